@@ -1,0 +1,91 @@
+"""sparsejax: sparse training for JAX, as optax gradient transformations.
+
+A method wraps an optimizer; nothing else in the training loop changes:
+
+>>> import jax, jax.numpy as jnp, optax, sparsejax as sj
+>>> tx = sj.rigl(optax.adam(1e-3), sparsity=0.9, every=100, stop=7_500)
+>>> params = {"kernel": jax.random.normal(jax.random.key(0), (20, 50))}
+>>> state = tx.init(params)
+>>> params = sj.sparsify(params, state)
+>>> gradients = jax.grad(lambda p: jnp.sum(p["kernel"] ** 2))(params)
+>>> updates, state = tx.update(gradients, state, params)
+>>> params = optax.apply_updates(params, updates)
+>>> int(jnp.count_nonzero(params["kernel"]))
+100
+
+Methods are found by file name: ``sj.rigl`` is the function ``rigl`` of
+``sparsejax/methods/rigl.py``.
+"""
+
+import importlib
+import pkgutil
+
+from sparsejax import methods as _methods
+from sparsejax.applying import apply_masks, sparsify, verify
+from sparsejax.distributions import er, erk, per_path, uniform
+from sparsejax.initialization import fan_in_corrected
+from sparsejax.inspection import (
+    counts,
+    densities,
+    exploration,
+    moves,
+    summary,
+    turnover,
+)
+from sparsejax.layers import LeafSpec, by_name, equinox, flax, matmul_weights
+from sparsejax.masking import Move, masked
+from sparsejax.schedules import constant, cosine, cubic, periodic, polynomial
+from sparsejax.selection import top_k_mask
+from sparsejax.state import masks, replica_axes
+from sparsejax.structures import unstructured
+from sparsejax.version import __version__
+
+METHODS: tuple[str, ...] = tuple(
+    sorted(module.name for module in pkgutil.iter_modules(_methods.__path__))
+)
+"""Names of all methods that ship with sparsejax."""
+
+__all__ = [
+    "METHODS",
+    "LeafSpec",
+    "Move",
+    "__version__",
+    "apply_masks",
+    "by_name",
+    "constant",
+    "cosine",
+    "counts",
+    "cubic",
+    "densities",
+    "equinox",
+    "er",
+    "erk",
+    "exploration",
+    "fan_in_corrected",
+    "flax",
+    "masked",
+    "masks",
+    "matmul_weights",
+    "moves",
+    "per_path",
+    "periodic",
+    "polynomial",
+    "replica_axes",
+    "sparsify",
+    "summary",
+    "top_k_mask",
+    "turnover",
+    "uniform",
+    "unstructured",
+    "verify",
+]
+
+
+def __getattr__(name: str):
+    if name in METHODS:
+        return getattr(importlib.import_module(f"sparsejax.methods.{name}"), name)
+    raise AttributeError(f"module 'sparsejax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *METHODS])

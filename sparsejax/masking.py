@@ -1,0 +1,328 @@
+"""Engine A, masking: keeps the parameters of any optax loop exactly sparse.
+
+A method is a rule that chooses masks, and a schedule that says when. The engine does
+everything else: it initialises masks, hands the wrapped optimizer the gradient of the
+sparse network, returns updates that land on exact zeros, and restarts the optimizer's
+statistics where the topology changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from sparsejax.checks import check_choice, check_sparsity
+from sparsejax.distributions import Budget, Distribution, erk
+from sparsejax.layers import Layer, Layout, Where, by_name, matmul_weights, path_name
+from sparsejax.planning import Plan, plan_from_masks, plan_layers
+from sparsejax.schedules import When
+from sparsejax.state import MaskedState, Tracking, pack, unpack
+from sparsejax.statistics import restart
+from sparsejax.structures import Structure, select_per_layer, unstructured
+
+__all__ = ["Move", "Rule", "masked"]
+
+
+class Move(NamedTuple):
+    """What a rule sees when the topology moves; the lists are aligned with ``layers``.
+
+    Attributes:
+      step: updates made before this one.
+      when: the schedule that called for the move.
+      key: random key of this move.
+      layers: the sparsified leaves (static).
+      budgets: weights to keep in the end, per leaf an int per stacked layer (static).
+      structure: how masks are selected.
+      weights: current weights, exactly zero outside their masks.
+      gradients: raw gradients, dense.
+      masks: current masks.
+    """
+
+    step: Int[Array, ""]
+    when: When
+    key: PRNGKeyArray
+    layers: Sequence[Layer]
+    budgets: Sequence[Budget]
+    structure: Structure
+    weights: list[Float[Array, "..."]]
+    gradients: list[Float[Array, "..."]]
+    masks: list[Bool[Array, "..."]]
+
+
+Rule = Callable[[Move], list[Bool[Array, "..."]]]
+"""Chooses the new masks at a topology move."""
+
+
+def masked(
+    inner: optax.GradientTransformation,
+    *,
+    rule: Rule | None,
+    when: When | None,
+    sparsity: float | Mapping[str, float] | None,
+    distribution: Distribution | None = None,
+    initial: Literal["random", "dense"] = "random",
+    on_move: Literal["hold", "step"] = "hold",
+    structure: Structure | None = None,
+    where: Where = matmul_weights,
+    layout: Layout | None = None,
+    initial_masks: PyTree | None = None,
+    seed: int | PRNGKeyArray = 0,
+    packed: bool = False,
+    track: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Wraps an optimizer so that parameters stay sparse and their masks move.
+
+    With gradient ``g``, parameters ``p``, mask ``m`` (``m'`` after a move) and the
+    inner optimizer's update ``u = inner(m g)`` the returned update is ``u`` where
+    ``m & m'`` and ``-p`` elsewhere: a kept weight gets exactly the inner update, a
+    dropped one lands on exact zero in any dtype, a grown one starts from zero. The
+    inner optimizer's statistics go back to their initial value wherever the mask
+    changed.
+
+    Args:
+      inner: the optimizer (the whole chain, clipping included).
+      rule: chooses the masks at a move; None if the topology never moves.
+      when: the moves' schedule; None if the topology never moves.
+      sparsity: fraction of zeros over all chosen layers; or a map from path patterns to
+        sparsities (first match wins, layers that match none stay dense); or None to
+        take the counts of ``initial_masks``.
+      distribution: splits the sparsity over the layers; default `erk`.
+      initial: masks at init, "random" with the budget's exact counts or "dense".
+      on_move: "hold" replaces the optimizer's step on a move (no parameter that the
+        wrapper sees moves except to drop; the optimizer's statistics go on), "step"
+        makes the step and then moves the topology of its result.
+      structure: family of masks; default `unstructured`.
+      where: which leaves to sparsify.
+      layout: roles of axes; default `by_name`.
+      initial_masks: tree like params of bool arrays, None at dense leaves; replaces
+        ``where``, ``distribution`` and ``initial``.
+      seed: integer or (possibly traced) random key.
+      packed: store masks at one bit a weight instead of one byte.
+      track: record exploration and turnover (`Tracking`).
+
+    Returns:
+      A transformation whose ``update`` needs ``params``.
+
+    Raises:
+      ValueError: at construction or ``init``, naming the argument, its value and the
+        fix.
+    """
+    check_choice("on_move", on_move, ("hold", "step"))
+    check_choice("initial", initial, ("random", "dense"))
+    if sparsity is not None:
+        check_sparsity("sparsity", sparsity)
+    elif initial_masks is None:
+        raise ValueError("sparsity=None needs `initial_masks`, whose counts it takes")
+    structure = structure or unstructured()
+    distribution = distribution or erk()
+    layout = layout or by_name()
+    inner = optax.with_extra_args_support(inner)
+    store = pack if packed else lambda mask: mask
+
+    def plan(params: PyTree) -> Plan:
+        if initial_masks is None:
+            return plan_layers(params, where, layout, sparsity, distribution)
+        exact = initial == "random"
+        return plan_from_masks(
+            params, initial_masks, layout, sparsity, distribution, exact
+        )
+
+    def init_fn(params: PyTree) -> MaskedState:
+        layers, budgets = plan(params)
+        key = jax.random.key(seed) if isinstance(seed, int) else seed
+        key, mask_key = jax.random.split(key)
+        paths, leaves, treedef = _flatten(params)
+        if initial_masks is not None:
+            masks = treedef.flatten_up_to(initial_masks)
+        else:
+            chosen = dict(zip([layer.path for layer in layers], budgets, strict=True))
+            make = _dense_masks if initial == "dense" else _random_masks
+            found = dict(
+                zip(chosen, make(mask_key, layers, budgets, structure), strict=True)
+            )
+            masks = [found.get(path) for path in paths]
+        inner_state = inner.init(treedef.unflatten(_zeroed(leaves, masks)))
+        _reject_accumulation(inner_state)
+        stored = treedef.unflatten(_each(store, masks))
+        tracking = None
+        if track:
+            zeros = treedef.unflatten(_each(lambda _: jnp.zeros((), jnp.int32), masks))
+            tracking = Tracking(stored, zeros, zeros, jnp.zeros((), jnp.int32))
+        return MaskedState(
+            jnp.zeros((), jnp.int32), key, stored, inner_state, tracking
+        )
+
+    def update_fn(
+        updates: PyTree, state: MaskedState, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, MaskedState]:
+        if params is None:
+            raise ValueError(
+                "params=None: a sparse method needs the parameters; call "
+                "tx.update(grads, state, params)"
+            )
+        paths, leaves, treedef = _flatten(params)
+        gradients = treedef.flatten_up_to(updates)
+        masks = _each(unpack, treedef.flatten_up_to(state.masks))
+
+        def inner_step():
+            sparse_gradients = treedef.unflatten(_zeroed(gradients, masks))
+            steps, inner_state = inner.update(
+                sparse_gradients, state.inner, params, **extra
+            )
+            return treedef.flatten_up_to(steps), inner_state
+
+        if rule is None or when is None:
+            steps, inner_state = inner_step()
+            return treedef.unflatten(_landed(masks, leaves, steps)), state._replace(
+                count=optax.safe_increment(state.count), inner=inner_state
+            )
+
+        due = when.due(state.count)
+        key, move_key = jax.random.split(state.key)
+
+        def moved(weights):
+            layers, budgets = plan(params)
+            move = Move(
+                step=state.count,
+                when=when,
+                key=move_key,
+                layers=layers,
+                budgets=budgets,
+                structure=structure,
+                weights=_chosen(masks, weights),
+                gradients=_chosen(masks, gradients),
+                masks=_chosen(masks, masks),
+            )
+            found = iter(rule(move))
+            new = [None if mask is None else next(found) for mask in masks]
+            stored = treedef.unflatten(_each(store, new))
+            return stored, _record(state.tracking, treedef, masks, new, store)
+
+        def unmoved(_):
+            return state.masks, state.tracking
+
+        # A branch whose results are masks alone costs nothing between moves; were
+        # parameters or statistics to pass through it, they would be copied each step.
+        if on_move == "hold":
+            stored, tracking = lax.cond(due, moved, unmoved, leaves)
+            steps, inner_state = inner_step()
+            steps = [jnp.where(due, jnp.zeros_like(step), step) for step in steps]
+        else:
+            steps, inner_state = inner_step()
+            stored, tracking = lax.cond(
+                due,
+                lambda pair: moved(_stepped(masks, *pair)),
+                unmoved,
+                (leaves, steps),
+            )
+        new_masks = _each(unpack, treedef.flatten_up_to(stored))
+        kept = _each(jnp.logical_and, masks, new_masks)
+        changed = _each(jnp.logical_xor, masks, new_masks)
+        update = treedef.unflatten(_landed(kept, leaves, steps))
+        fresh = inner.init(treedef.unflatten(_zeroed(leaves, new_masks)))
+        changed_at = dict(zip(paths, changed, strict=True))
+        return update, MaskedState(
+            optax.safe_increment(state.count),
+            key,
+            stored,
+            restart(inner_state, fresh, changed_at),
+            tracking,
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _flatten(params: PyTree) -> tuple[list[str], list[Any], Any]:
+    with_paths, treedef = jax.tree.flatten_with_path(params)
+    paths = [path_name(path) for path, _ in with_paths]
+    return paths, [leaf for _, leaf in with_paths], treedef
+
+
+def _each(function: Callable[..., Any], masks: list[Any], *rest: list[Any]) -> list[Any]:
+    """Maps a function over the masked leaves; None elsewhere."""
+    columns = zip(masks, *rest, strict=True)
+    return [None if row[0] is None else function(*row) for row in columns]
+
+
+def _chosen(masks: list[Any], values: list[Any]) -> list[Any]:
+    pairs = zip(masks, values, strict=True)
+    return [value for mask, value in pairs if mask is not None]
+
+
+def _zeroed(leaves: list[Any], masks: list[Any]) -> list[Any]:
+    return [
+        leaf if mask is None else jnp.where(mask, leaf, jnp.zeros_like(leaf))
+        for leaf, mask in zip(leaves, masks, strict=True)
+    ]
+
+
+def _landed(masks: list[Any], leaves: list[Any], steps: list[Any]) -> list[Any]:
+    """The inner update where kept; exactly ``-param`` elsewhere.
+
+    The wider of both dtypes carries it: rounding ``-param`` would leave a remainder.
+    """
+
+    def land(mask, leaf, step):
+        if mask is None:
+            return step
+        dtype = jnp.promote_types(leaf.dtype, step.dtype)
+        return jnp.where(mask, step.astype(dtype), -leaf.astype(dtype))
+
+    return [land(*row) for row in zip(masks, leaves, steps, strict=True)]
+
+
+def _stepped(masks: list[Any], leaves: list[Any], steps: list[Any]) -> list[Any]:
+    """The sparse parameters after the inner step, as `optax.apply_updates` makes them."""
+    updates = _landed(masks, leaves, steps)
+    return [
+        (leaf + update).astype(leaf.dtype)
+        for leaf, update in zip(leaves, updates, strict=True)
+    ]
+
+
+def _dense_masks(key, layers, budgets, structure) -> list[Bool[Array, "..."]]:
+    return [jnp.ones(layer.shape, bool) for layer in layers]
+
+
+def _random_masks(key, layers, budgets, structure) -> list[Bool[Array, "..."]]:
+    masks = []
+    for index, (layer, budget) in enumerate(zip(layers, budgets, strict=True)):
+        scores = jax.random.bits(jax.random.fold_in(key, index), layer.shape)
+        masks.append(select_per_layer(structure, layer, scores, budget, None))
+    return masks
+
+
+def _record(tracking: Tracking | None, treedef, masks, new, store) -> Tracking | None:
+    if tracking is None:
+        return None
+
+    def count(before, after):
+        return jnp.sum(before & ~after, dtype=jnp.int32)
+
+    explored = _each(unpack, treedef.flatten_up_to(tracking.explored))
+    union = _each(jnp.logical_or, explored, new)
+    return Tracking(
+        explored=treedef.unflatten(_each(store, union)),
+        dropped=treedef.unflatten(_each(count, masks, new)),
+        grown=treedef.unflatten(_each(count, new, masks)),
+        moves=optax.safe_increment(tracking.moves),
+    )
+
+
+def _reject_accumulation(inner_state: optax.OptState) -> None:
+    def is_accumulator(node):
+        return isinstance(node, optax.MultiStepsState)
+
+    nodes = jax.tree.leaves(inner_state, is_leaf=is_accumulator)
+    if any(is_accumulator(node) for node in nodes):
+        raise ValueError(
+            "optax.MultiSteps is inside the sparse method: weights would grow by the "
+            "gradient of one micro-batch; put it around: "
+            "optax.MultiSteps(sj.rigl(optax.adam(1e-3), ...), every_k_schedule=k)"
+        )

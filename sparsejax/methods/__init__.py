@@ -1,0 +1,1 @@
+"""Sparse-training methods: one file each, found by its name."""

@@ -1,0 +1,203 @@
+"""What a method keeps in the optimizer's state, and how to find it under any wrapper."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree, UInt8
+
+__all__ = [
+    "MaskedState",
+    "PackedMask",
+    "Tracking",
+    "find_states",
+    "masks",
+    "pack",
+    "replica_axes",
+    "unpack",
+    "unpack_all",
+]
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class PackedMask:
+    """A bool mask at one bit per weight: eight neighbours of the last axis in a byte.
+
+    Attributes:
+      bits: uint8, the mask's shape with the last axis divided by 8, rounded up.
+      width: length of the mask's last axis (static).
+    """
+
+    def __init__(self, bits: UInt8[Array, "..."], width: int):
+        self.bits, self.width = bits, width
+
+    def tree_flatten_with_keys(self):
+        return ((jax.tree_util.GetAttrKey("bits"), self.bits),), self.width
+
+    @classmethod
+    def tree_unflatten(cls, width, children):
+        return cls(children[0], width)
+
+    def __repr__(self):
+        return f"PackedMask(bits={self.bits!r}, width={self.width})"
+
+
+class Tracking(NamedTuple):
+    """Optional record of the topology's history.
+
+    Attributes:
+      explored: union of all masks so far, in the structure of the masks.
+      dropped: per masked leaf (None elsewhere), weights dropped by the last move.
+      grown: likewise, weights grown by the last move.
+      moves: topology moves so far.
+    """
+
+    explored: PyTree
+    dropped: PyTree
+    grown: PyTree
+    moves: Int[Array, ""]
+
+
+class MaskedState(NamedTuple):
+    """State of every method of the masking engine.
+
+    Attributes:
+      count: updates made so far.
+      key: random key of the next topology move.
+      masks: like params: a bool array or `PackedMask` at each sparsified leaf, None at
+        dense leaves.
+      inner: state of the wrapped optimizer.
+      tracking: `Tracking`, or None if not asked for.
+    """
+
+    count: Int[Array, ""]
+    key: PRNGKeyArray
+    masks: PyTree
+    inner: optax.OptState
+    tracking: Tracking | None
+
+
+def pack(mask: Bool[Array, "..."]) -> PackedMask:
+    """Packs a mask to one bit per weight.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> pack(jnp.array([[True] * 9])).bits.tolist()
+      [[255, 128]]
+    """
+    return PackedMask(jnp.packbits(mask, axis=-1), mask.shape[-1])
+
+
+def unpack(mask: Any) -> Any:
+    """The bool array of a `PackedMask`; bool arrays and None pass through."""
+    if not isinstance(mask, PackedMask):
+        return mask
+    return jnp.unpackbits(mask.bits, axis=-1, count=mask.width).astype(bool)
+
+
+def unpack_all(tree: PyTree) -> PyTree:
+    """A stored tree of masks as bool arrays, None wherever there is no mask.
+
+    Leaves that an outer wrapper hides from the method (`optax.MaskedNode`) become None.
+    """
+    return jax.tree.map(
+        lambda node: None if isinstance(node, optax.MaskedNode) else unpack(node),
+        tree,
+        is_leaf=lambda node: isinstance(node, PackedMask | optax.MaskedNode),
+    )
+
+
+def find_states(state: optax.OptState) -> list[MaskedState]:
+    """All states of sparsejax methods inside an optimizer state, outermost first.
+
+    Raises:
+      ValueError: there is none.
+    """
+    found = [
+        node
+        for node in jax.tree.leaves(state, is_leaf=_is_masked_state)
+        if _is_masked_state(node)
+    ]
+    if not found:
+        raise ValueError(
+            "this optimizer state holds no sparsejax method; wrap the optimizer in one, "
+            "for example sj.rigl(optax.adam(1e-3), sparsity=0.9, stop=1000)"
+        )
+    return found
+
+
+def masks(state: optax.OptState) -> PyTree:
+    """The masks: a tree like params of bool arrays, None at dense leaves.
+
+    Looks through any optax wrapper; where several methods share the parameters
+    (``optax.partition``) their masks are merged.
+
+    Args:
+      state: an optimizer state with at least one sparsejax method in it.
+
+    Raises:
+      ValueError: the state holds no sparsejax method.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, sparsejax as sj
+      >>> tx = sj.static(optax.sgd(0.1), sparsity=0.5)
+      >>> params = {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}
+      >>> found = sj.masks(tx.init(params))
+      >>> int(found["kernel"].sum()), found["bias"]
+      (8, None)
+    """
+    merged = None
+    for found in find_states(state):
+        merged = _merge(merged, unpack_all(found.masks))
+    return merged
+
+
+def replica_axes(state: optax.OptState) -> PyTree:
+    """``in_axes`` and ``out_axes`` for `jax.vmap` of an update over replicas.
+
+    Everything is mapped along axis 0 except the counter that decides when the topology
+    moves, which all replicas share: the move then stays a branch that costs nothing
+    between moves, where a mapped counter would make every step select.
+
+    Args:
+      state: the state of one replica, or of all.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, sparsejax as sj
+      >>> params = {"kernel": jnp.ones((3, 4, 4))}  # 3 replicas
+      >>> def init(key, params):
+      ...     tx = sj.rigl(optax.sgd(0.1), sparsity=0.5, stop=100, seed=key)
+      ...     return tx.init(params)
+      >>> keys = jax.random.split(jax.random.key(0), 3)
+      >>> axes = sj.replica_axes(init(keys[0], {"kernel": params["kernel"][0]}))
+      >>> state = jax.vmap(init, out_axes=axes)(keys, params)
+      >>> state.count.shape, state.masks["kernel"].shape
+      ((), (3, 4, 4))
+    """
+    return jax.tree.map(
+        lambda node: (
+            jax.tree.map(lambda _: 0, node)._replace(count=None)
+            if _is_masked_state(node)
+            else 0
+        ),
+        state,
+        is_leaf=_is_masked_state,
+    )
+
+
+def _is_masked_state(node: Any) -> bool:
+    return isinstance(node, MaskedState)
+
+
+def _merge(first: Any, second: Any) -> Any:
+    if first is None or second is None:
+        return second if first is None else first
+    if isinstance(first, jax.Array):
+        raise ValueError("two sparsejax methods sparsify the same leaf; use one of them")
+    children, treedef = jax.tree.flatten(first, is_leaf=lambda node: node is not first)
+    others = jax.tree.leaves(second, is_leaf=lambda node: node is not second)
+    pairs = zip(children, others, strict=True)
+    return jax.tree.unflatten(treedef, [_merge(a, b) for a, b in pairs])
