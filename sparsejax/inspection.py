@@ -143,4 +143,3 @@ def _trackings(state: optax.OptState) -> list[Tracking]:
             "the topology's history was not recorded; build the method with track=True"
         )
     return found
-

@@ -23,7 +23,7 @@ from sparsejax.layers import Layer, Layout, Where, by_name, matmul_weights, path
 from sparsejax.planning import Plan, plan_from_masks, plan_layers
 from sparsejax.schedules import When
 from sparsejax.state import MaskedState, Tracking, pack, unpack
-from sparsejax.statistics import restart
+from sparsejax.statistics import restart_outside
 from sparsejax.structures import Structure, select_per_layer, unstructured
 
 __all__ = ["Move", "Rule", "masked"]
@@ -82,8 +82,8 @@ def masked(
     inner optimizer's update ``u = inner(m g)`` the returned update is ``u`` where
     ``m & m'`` and ``-p`` elsewhere: a kept weight gets exactly the inner update, a
     dropped one lands on exact zero in any dtype, a grown one starts from zero. The
-    inner optimizer's statistics go back to their initial value wherever the mask
-    changed.
+    inner optimizer starts every step with initial statistics outside the mask, so that
+    nothing stale survives a drop and a grown weight begins anew.
 
     Args:
       inner: the optimizer (the whole chain, clipping included).
@@ -154,9 +154,7 @@ def masked(
         if track:
             zeros = treedef.unflatten(_each(lambda _: jnp.zeros((), jnp.int32), masks))
             tracking = Tracking(stored, zeros, zeros, jnp.zeros((), jnp.int32))
-        return MaskedState(
-            jnp.zeros((), jnp.int32), key, stored, inner_state, tracking
-        )
+        return MaskedState(jnp.zeros((), jnp.int32), key, stored, inner_state, tracking)
 
     def update_fn(
         updates: PyTree, state: MaskedState, params: PyTree | None = None, **extra: Any
@@ -170,26 +168,32 @@ def masked(
         gradients = treedef.flatten_up_to(updates)
         masks = _each(unpack, treedef.flatten_up_to(state.masks))
 
-        def inner_step():
-            sparse_gradients = treedef.unflatten(_zeroed(gradients, masks))
-            steps, inner_state = inner.update(
-                sparse_gradients, state.inner, params, **extra
-            )
-            return treedef.flatten_up_to(steps), inner_state
-
+        # Restarting statistics on the way in, not on the way out, lets the compiler
+        # update them in place: the step and the stored statistics are then the same.
+        inner_state = state.inner
+        if rule is not None:
+            fresh = inner.init(treedef.unflatten(_zeroed(leaves, masks)))
+            by_path = dict(zip(paths, masks, strict=True))
+            inner_state = restart_outside(by_path, inner_state, fresh)
+        sparse_gradients = treedef.unflatten(_zeroed(gradients, masks))
+        steps, inner_state = inner.update(sparse_gradients, inner_state, params, **extra)
+        steps = treedef.flatten_up_to(steps)
+        state = state._replace(
+            count=optax.safe_increment(state.count), inner=inner_state
+        )
         if rule is None or when is None:
-            steps, inner_state = inner_step()
-            return treedef.unflatten(_landed(masks, leaves, steps)), state._replace(
-                count=optax.safe_increment(state.count), inner=inner_state
-            )
+            return treedef.unflatten(_landed(masks, leaves, steps)), state
 
-        due = when.due(state.count)
+        step = state.count - 1
+        due = when.due(step)
+
         key, move_key = jax.random.split(state.key)
 
-        def moved(weights):
+        def moved(operands):
+            weights = leaves if on_move == "hold" else _stepped(masks, leaves, operands)
             layers, budgets = plan(params)
             move = Move(
-                step=state.count,
+                step=step,
                 when=when,
                 key=move_key,
                 layers=layers,
@@ -209,31 +213,12 @@ def masked(
 
         # A branch whose results are masks alone costs nothing between moves; were
         # parameters or statistics to pass through it, they would be copied each step.
+        stored, tracking = lax.cond(due, moved, unmoved, steps)
+        kept = _each(jnp.logical_and, masks, _each(unpack, treedef.flatten_up_to(stored)))
         if on_move == "hold":
-            stored, tracking = lax.cond(due, moved, unmoved, leaves)
-            steps, inner_state = inner_step()
             steps = [jnp.where(due, jnp.zeros_like(step), step) for step in steps]
-        else:
-            steps, inner_state = inner_step()
-            stored, tracking = lax.cond(
-                due,
-                lambda pair: moved(_stepped(masks, *pair)),
-                unmoved,
-                (leaves, steps),
-            )
-        new_masks = _each(unpack, treedef.flatten_up_to(stored))
-        kept = _each(jnp.logical_and, masks, new_masks)
-        changed = _each(jnp.logical_xor, masks, new_masks)
         update = treedef.unflatten(_landed(kept, leaves, steps))
-        fresh = inner.init(treedef.unflatten(_zeroed(leaves, new_masks)))
-        changed_at = dict(zip(paths, changed, strict=True))
-        return update, MaskedState(
-            optax.safe_increment(state.count),
-            key,
-            stored,
-            restart(inner_state, fresh, changed_at),
-            tracking,
-        )
+        return update, state._replace(key=key, masks=stored, tracking=tracking)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -244,7 +229,9 @@ def _flatten(params: PyTree) -> tuple[list[str], list[Any], Any]:
     return paths, [leaf for _, leaf in with_paths], treedef
 
 
-def _each(function: Callable[..., Any], masks: list[Any], *rest: list[Any]) -> list[Any]:
+def _each(
+    function: Callable[..., Any], masks: list[Any], *rest: list[Any]
+) -> list[Any]:
     """Maps a function over the masked leaves; None elsewhere."""
     columns = zip(masks, *rest, strict=True)
     return [None if row[0] is None else function(*row) for row in columns]

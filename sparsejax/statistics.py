@@ -1,4 +1,4 @@
-"""Restarting an optimizer's statistics where the topology changed."""
+"""Restarting an optimizer's statistics where a weight is not active."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from jaxtyping import Array, Bool
 
 from sparsejax.layers import path_name
 
-__all__ = ["restart"]
+__all__ = ["restart_outside"]
 
 
-def restart(
+def restart_outside(
+    masks: Mapping[str, Bool[Array, "..."] | None],
     state: optax.OptState,
     fresh: optax.OptState,
-    changed: Mapping[str, Bool[Array, "..."] | None],
 ) -> optax.OptState:
-    """Puts statistics back to their initial value wherever a weight was dropped or grown.
+    """Gives an optimizer its initial statistics at every weight outside its mask.
 
     A leaf of the state belongs to a parameter if its tree path ends in the parameter's
     path and it has the same shape: momentum, second moments, averages and slow copies
@@ -28,33 +28,33 @@ def restart(
     stays.
 
     Args:
+      masks: parameter path -> mask, None at dense leaves.
       state: the optimizer's state.
       fresh: its initial state for the current (sparse) parameters; not always zero,
         since some optimizers keep a copy of the parameters.
-      changed: parameter path -> entries whose mask changed, None at dense leaves.
 
     Returns:
-      The state with ``fresh``'s values at the changed entries.
+      The state with ``fresh``'s values outside the masks.
     """
     with_paths, treedef = jax.tree.flatten_with_path(state)
     initial = treedef.flatten_up_to(fresh)
     leaves = [
-        _restart_leaf(leaf, value, _owner(path, changed))
+        _restart_leaf(leaf, value, _owner(path, masks))
         for (path, leaf), value in zip(with_paths, initial, strict=True)
     ]
     return treedef.unflatten(leaves)
 
 
-def _restart_leaf(leaf: Any, value: Any, changed: Any) -> Any:
-    if changed is None or getattr(leaf, "shape", None) != changed.shape:
+def _restart_leaf(leaf: Any, value: Any, mask: Any) -> Any:
+    if mask is None or getattr(leaf, "shape", None) != mask.shape:
         return leaf
-    return jnp.where(changed, jnp.asarray(value, leaf.dtype), leaf)
+    return jnp.where(mask, leaf, jnp.asarray(value, leaf.dtype))
 
 
-def _owner(path: tuple[Any, ...], changed: Mapping[str, Any]) -> Any:
+def _owner(path: tuple[Any, ...], masks: Mapping[str, Any]) -> Any:
     """The longest parameter path that ends this path decides."""
     for start in range(len(path) + 1):
         name = path_name(path[start:])
-        if name in changed:
-            return changed[name]
+        if name in masks:
+            return masks[name]
     return None
