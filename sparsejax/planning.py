@@ -104,7 +104,9 @@ def plan_from_masks(
     if not layers:
         raise ValueError("initial_masks has no mask: every leaf is None")
     if sparsity is None:
-        return Plan(layers, [_counts(*pair) for pair in zip(layers, given, strict=True)])
+        return Plan(
+            layers, [_counts(*pair) for pair in zip(layers, given, strict=True)]
+        )
     chosen = {layer.path for layer in layers}
     plan = plan_layers(
         params, lambda path, _: path in chosen, layout, sparsity, distribution

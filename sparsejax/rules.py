@@ -115,7 +115,9 @@ def drop_and_grow(
 
     def rule(move: Move) -> list[Bool[Array, "..."]]:
         share = fraction(move.when.progress(move.step))
-        return [_drop_and_grow_leaf(move.structure, leaf, share) for leaf in leaves(move)]
+        return [
+            _drop_and_grow_leaf(move.structure, leaf, share) for leaf in leaves(move)
+        ]
 
     def _drop_and_grow_leaf(structure, leaf, share):
         kept = keep(structure, leaf, share)

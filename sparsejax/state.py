@@ -196,7 +196,9 @@ def _merge(first: Any, second: Any) -> Any:
     if first is None or second is None:
         return second if first is None else first
     if isinstance(first, jax.Array):
-        raise ValueError("two sparsejax methods sparsify the same leaf; use one of them")
+        raise ValueError(
+            "two sparsejax methods sparsify the same leaf; use one of them"
+        )
     children, treedef = jax.tree.flatten(first, is_leaf=lambda node: node is not first)
     others = jax.tree.leaves(second, is_leaf=lambda node: node is not second)
     pairs = zip(children, others, strict=True)

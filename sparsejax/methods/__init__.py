@@ -1,1 +1,6 @@
-"""Sparse-training methods: one file each, found by its name."""
+"""Sparse-training methods: one file each, found by its name.
+
+``sparsejax/methods/rigl.py`` holds the function ``rigl``, and says in ``BUDGET`` what
+becomes of the number of weights: "fixed" from the first step on, "scheduled" (reached
+at ``stop``), or "emergent".
+"""

@@ -8,6 +8,8 @@ from sparsejax.masking import masked
 
 __all__ = ["dense"]
 
+BUDGET = "fixed"
+
 
 def dense(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Trains every weight: the updates are the inner optimizer's, bit for bit.

@@ -19,6 +19,8 @@ from sparsejax.structures import Structure
 
 __all__ = ["magnitude"]
 
+BUDGET = "scheduled"
+
 
 def magnitude(
     inner: optax.GradientTransformation,

@@ -16,6 +16,8 @@ from sparsejax.structures import Structure
 
 __all__ = ["rigl"]
 
+BUDGET = "fixed"
+
 
 def rigl(
     inner: optax.GradientTransformation,

@@ -22,6 +22,8 @@ from sparsejax.structures import Structure
 
 __all__ = ["set"]
 
+BUDGET = "fixed"
+
 
 def set(
     inner: optax.GradientTransformation,

@@ -14,6 +14,8 @@ from sparsejax.structures import Structure
 
 __all__ = ["static"]
 
+BUDGET = "fixed"
+
 
 def static(
     inner: optax.GradientTransformation,

@@ -1,0 +1,29 @@
+"""Gradual magnitude pruning of ResNet-50, on the embedded digits or on ImageNet.
+
+Paper: Zhu and Gupta, 2017, "To prune, or not to prune".
+Cost: digits, 198 steps of about 2 s on a 2-core CPU; ImageNet, 32,000 steps of 4,096
+images, which take eight accelerators of 80 GB in float32.
+Expected: digits, at least 96 % test accuracy at 90 % sparsity; ImageNet, top-1 of
+75.6 at 80 %, 73.9 at 90 % (Evci et al., 2020).
+
+  python -m sparsejax.train --config=configs/magnitude_resnet50.py
+  python -m sparsejax.train --config=configs/magnitude_resnet50.py:imagenet
+  python -m sparsejax.train --config=magnitude_resnet50 --config.method.scope=global
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sparsejax import recipes
+
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    """Builds the config; the argument is ``digits``, the default, or ``imagenet``."""
+    return recipes.resnet50("magnitude", argument)
+
+
+def sweep() -> Iterator[dict[str, Any]]:
+    """Yields the overrides of a small study."""
+    return recipes.grid({"method.sparsity": (0.8, 0.9, 0.95), "seed": range(3)})

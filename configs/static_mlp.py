@@ -1,0 +1,26 @@
+"""Static random sparsity of a 128-128 perceptron on the embedded digits.
+
+Paper: Liu et al., 2022, "The unreasonable effectiveness of random pruning".
+Cost: @COST_MLP@ on a 2-core CPU.
+Expected: @STATIC_MLP@ % test accuracy at 95 % sparsity (seed 0).
+
+  python -m sparsejax.train --config=configs/static_mlp.py
+  python -m sparsejax.train --config=static_mlp --config.method.sparsity=0.98
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sparsejax import recipes
+
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    """Builds the config; the only argument is ``digits``, the default."""
+    return recipes.mlp("static", argument)
+
+
+def sweep() -> Iterator[dict[str, Any]]:
+    """Yields the overrides of a small study."""
+    return recipes.grid({"method.sparsity": (0.9, 0.95, 0.98), "seed": range(5)})

@@ -1,0 +1,322 @@
+"""Trains a network as a config says, and writes a report.
+
+  python -m sparsejax.train --config=NAME[:ARGUMENT] [--workdir=FOLDER]
+                            [--config.FIELD=VALUE ...]
+
+--config          A config that comes with the package, by name or file, or a file of
+                  yours: rigl_mlp, configs/rigl_resnet50.py, rigl_resnet50:imagenet.
+--workdir         The run directory; default: runs/NAME. It gets config.json,
+                  metrics.jsonl, tensorboard/, checkpoints/, summary.json, report.html
+                  and plots/.
+--config.FIELD    Overrides a field: --config.seed=1, --config.method.sparsity=0.95.
+                  Also arguments that the config does not mention:
+                  --config.method.packed=True.
+
+The same command again goes on from the last checkpoint, with the very same result as if
+it had never been interrupted. To stop, press Ctrl-C or send SIGTERM: the run saves
+after the step that it is in.
+
+Exit codes:
+   0  finished (now, or already before)
+   1  a defect in the program: the traceback says where
+   2  the command, the config or the run directory is at fault; nothing was trained
+   3  the loss or a parameter is not finite; the last good checkpoint is kept
+   4  a weight that should be zero is not: something is wrapped in the wrong order
+  74  a file could not be written or read, such as on a full disk
+  75  interrupted by SIGTERM or Ctrl-C, and saved: run the same command to go on
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import tensorflow_datasets as tfds
+from absl import flags, logging
+from jax.sharding import NamedSharding, PartitionSpec
+
+import sparsejax as sj
+from sparsejax import configuration, interruption, validation, workdir
+from sparsejax.building import ConfigError, build
+from sparsejax.checkpoint import CheckpointError, Checkpoints
+from sparsejax.data.pipeline import evaluation_batches, train_iterator
+from sparsejax.health import DivergedError, check, health
+from sparsejax.metrics import MetricsWriter
+from sparsejax.progress import progress
+from sparsejax.report import write_report
+from sparsejax.summary_file import collect
+from sparsejax.tasks.base import Task, TrainState
+
+FINISHED, MISUSED, DIVERGED, NOT_SPARSE, FILE_ERROR, INTERRUPTED = 0, 2, 3, 4, 74, 75
+
+
+class NotSparseError(Exception):
+    """A parameter outside its mask is not zero; one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line.
+
+    Args:
+      arguments: Without the program's name; default: the process's own.
+
+    Returns:
+      The exit code; for what went wrong there is one line on standard error.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or {"--help", "-help", "-h", "--helpfull"} & set(arguments):
+        print(__doc__)
+        print("Configs:\n  " + "\n  ".join(configuration.available()))
+        return FINISHED if arguments else MISUSED
+    # Worker processes of the input pipeline insist on parsed flags.
+    flags.FLAGS.mark_as_parsed()
+    tfds.disable_progress_bar()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        return run(configuration.parse(arguments))
+    except ConfigError as error:
+        return _failed(MISUSED, error)
+    except DivergedError as error:
+        return _failed(DIVERGED, error)
+    except NotSparseError as error:
+        return _failed(NOT_SPARSE, error)
+    except (CheckpointError, OSError) as error:
+        return _failed(FILE_ERROR, error)
+
+
+def run(command: configuration.Command) -> int:
+    """Trains until the end, or until somebody asks to stop.
+
+    Args:
+      command: The config and the run directory.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      ConfigError: Before anything is compiled or written, for every mistake in it.
+      DivergedError: If the loss or a parameter is not finite.
+      NotSparseError: If a parameter outside its mask is not zero.
+      CheckpointError: If a checkpoint cannot be written, or none can be read.
+    """
+    config, folder = command.config, command.workdir
+    with progress(config.get("steps") or 1) as shown, interruption.requested() as asked:
+        # ------------------------------------------------ check, before compiling
+        shown.stage("reading the config and the data")
+        validation.check(config)
+        validation.check_devices(config, jax.device_count())
+        task: Task = build("task", config.task, "sparsejax.tasks", config)
+        batch_size = config.data.batch_size
+        iterator = _iterator(task, config)
+        sample = next(_iterator(task, config))
+        key = jax.random.key(config.seed)
+        abstract = validation.abstract_state(task.initialise, key, config)
+
+        with workdir.locked(folder):
+            workdir.claim(folder, config.to_dict())
+            if _finished_step(folder) == config.steps:
+                if not (folder / "report.html").exists():
+                    write_report(folder)
+                shown.message(
+                    f"{folder} is finished (step {config.steps}); its report is "
+                    f"{folder / 'report.html'}. To start again, delete the folder or "
+                    "name another: --workdir=FOLDER."
+                )
+                return FINISHED
+
+            # ------------------------------------ devices: one batch over all of them
+            mesh = jax.make_mesh((jax.device_count(),), ("data",))
+            everywhere = NamedSharding(mesh, PartitionSpec())
+            split = NamedSharding(mesh, PartitionSpec("data"))
+            # Simulated devices can deadlock in a collective of the next step.
+            one_at_a_time = jax.default_backend() == "cpu" and mesh.size > 1
+
+            # ---------------------------------------- restore the last, or initialise
+            shown.stage("restoring or initialising")
+            checkpoints = Checkpoints(
+                folder, keep=config.keep_checkpoints, report=shown.message
+            )
+            step, seconds = 0, 0.0
+            abstract = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+                abstract,
+            )
+            restored = checkpoints.restore(abstract, iterator)
+            if restored is None:
+                state: TrainState = jax.jit(task.initialise, out_shardings=everywhere)(
+                    key
+                )
+            else:
+                step, state, record = restored
+                seconds = record["seconds"]
+                shown.message(f"going on from the checkpoint of step {step}")
+            metrics = MetricsWriter(folder, step=step)
+
+            # ---------------------------------------------------------------- compile
+            shown.stage("compiling the training step")
+            began = time.monotonic()
+            train_step = (
+                jax.jit(_measured(task), donate_argnums=0)
+                .lower(state, jax.device_put(sample, split))
+                .compile()
+            )
+            evaluation_step = jax.jit(task.evaluation_step)
+            shown.message(f"compiled in {time.monotonic() - began:.0f} s")
+
+            # ------------------------------------------------------------------ train
+            began = time.monotonic() - seconds
+            first_step, first_second = step, seconds
+            unchecked: tuple[int, Any] | None = None
+            text = ""
+            if step == 0:
+                _write_topology(metrics, 0, state)
+            shown.stage("training")
+            while step < config.steps and not asked:
+                batch = jax.device_put(next(iterator), split)
+                state, scalars, measured = train_step(state, batch)
+                step += 1
+                last = step == config.steps
+                evaluates = last or step % config.evaluate_every == 0
+                logs = last or step % config.log_every == 0
+                saves = last or step % config.checkpoint_every == 0
+
+                # The device works on this step while the host looks at the last one.
+                if unchecked is not None:
+                    check(*unchecked, state.params)
+                unchecked = (step, measured)
+                if evaluates or logs or saves or one_at_a_time or asked:
+                    check(*unchecked, state.params)
+                    unchecked = None
+                seconds = time.monotonic() - began
+                shown.advance(step, text)
+
+                if logs:
+                    rate = (step - first_step) * batch_size / (seconds - first_second)
+                    row = {name: float(value) for name, value in scalars.items()}
+                    clock = {"seconds": seconds, "examples_per_second": rate}
+                    metrics.write(step, "train", {**row, **clock})
+                    _write_topology(metrics, step, state)
+                    text = _text(row)
+                if evaluates:
+                    _verify(step, state)
+                    row = _evaluate(evaluation_step, state, task, batch_size, split)
+                    seconds = time.monotonic() - began
+                    metrics.write(step, "evaluation", {**row, "seconds": seconds})
+                    shown.message(f"step {step}: evaluation {_text(row)}")
+                if saves:
+                    metrics.sync()
+                    checkpoints.save(step, state, iterator, {"seconds": seconds})
+
+            if asked and step < config.steps:
+                metrics.sync()
+                checkpoints.save(step, state, iterator, {"seconds": seconds})
+                shown.message(
+                    f"{asked.signal}: saved step {step} of {config.steps} in {folder}; "
+                    "run the same command to go on."
+                )
+                return INTERRUPTED
+
+            # ------------------------------------------------------ summary and report
+            shown.stage("writing the report")
+            checkpoints.close()
+            summary = collect(command, task, state, metrics, seconds)
+            metrics.close()
+            workdir.write_json(folder / "summary.json", summary)
+            write_report(folder)
+            shown.message(sj.summary(state.params, state.optimizer_state))
+            shown.message(
+                f"finished: {_text(summary['final'])} at sparsity "
+                f"{summary['sparsity']:.4f} ({seconds:.0f} s); see "
+                f"{folder / 'report.html'}"
+            )
+            return FINISHED
+
+
+def _measured(task: Task) -> Any:
+    def step(state, batch):
+        new_state, scalars = task.train_step(state, batch)
+        return (
+            new_state,
+            scalars,
+            health(scalars["loss"], state.params, new_state.params),
+        )
+
+    return step
+
+
+def _iterator(task: Task, config: Any) -> Any:
+    return train_iterator(
+        task.dataset,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+        worker_count=config.data.get("worker_count", 0),
+    )
+
+
+def _evaluate(
+    evaluation_step: Any, state: TrainState, task: Task, batch_size: int, split: Any
+) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for batch in evaluation_batches(task.dataset, batch_size=batch_size):
+        for name, value in evaluation_step(state, jax.device_put(batch, split)).items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    count = sums.pop("count")
+    names = {"correct": "accuracy"}
+    return {names.get(name, name): value / count for name, value in sums.items()}
+
+
+def _write_topology(metrics: MetricsWriter, step: int, state: TrainState) -> None:
+    """Writes a row if the topology has moved since the last one."""
+    previous = metrics.last("topology")
+    try:
+        moves = sj.moves(state.optimizer_state)
+    except ValueError:
+        moves = None  # not tracked: only a change of a density can be seen
+    if previous is not None and moves is not None and previous["moves"] == moves:
+        return
+    counts = sj.counts(state.optimizer_state)
+    density = {path: active / size for path, (active, size) in counts.items()}
+    if not density or (previous and moves is None and previous["density"] == density):
+        return
+    zeros = sum(size - active for active, size in counts.values())
+    sparsity = zeros / sum(size for _, size in counts.values())
+    row: dict[str, Any] = {"sparsity": sparsity, "density": density}
+    row |= {"exploration": {}, "dropped": {}, "grown": {}}
+    if moves is not None:
+        turnover = sj.turnover(state.optimizer_state)
+        row["exploration"] = sj.exploration(state.optimizer_state)
+        row["dropped"] = {path: dropped for path, (dropped, _) in turnover.items()}
+        row["grown"] = {path: grown for path, (_, grown) in turnover.items()}
+        row["moves"] = moves
+    metrics.write(step, "topology", row)
+
+
+def _verify(step: int, state: TrainState) -> None:
+    try:
+        sj.verify(state.params, state.optimizer_state)
+    except ValueError as error:
+        raise NotSparseError(f"step {step}: {error}") from error
+
+
+def _finished_step(folder: Any) -> int | None:
+    try:
+        return json.loads((folder / "summary.json").read_text())["step"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return None
+
+
+def _text(row: dict[str, float]) -> str:
+    shown = ("loss", "accuracy", "learning_rate")
+    return "  ".join(f"{name} {row[name]:.4g}" for name in shown if name in row)
+
+
+def _failed(code: int, error: Exception) -> int:
+    text = " ".join(str(error).split())
+    print(f"sparsejax.train: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""Every method through every wrapper and optimizer: one table, found by file name.
+
+A method is put to all of these by existing. Gradients are random but the same in every
+cell, so that masks can be compared bit for bit between layouts.
+"""
+
+import functools
+import importlib
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optax.contrib
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import sparsejax as sj
+
+STEPS = 12
+ARGUMENTS = {"sparsity": 0.5, "start": 1, "every": 3, "stop": 8, "seed": 3}
+LAYOUT = sj.flax(stacked={"blocks": 1})
+
+OPTIMIZERS = {
+    "sgd": lambda: optax.sgd(0.1),
+    "momentum": lambda: optax.sgd(0.1, momentum=0.9, nesterov=True),
+    "adam": lambda: optax.adam(1e-2),
+    "adamw": lambda: optax.adamw(1e-2, weight_decay=0.1),
+    "lion": lambda: optax.lion(1e-2),
+    "rmsprop": lambda: optax.rmsprop(1e-2, momentum=0.9),
+    "adafactor": lambda: optax.adafactor(1e-2, min_dim_size_to_factor=4),
+    "muon": lambda: optax.contrib.muon(1e-2),
+    "chain": lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2)),
+    "inject_hyperparams": lambda: optax.inject_hyperparams(optax.adamw)(1e-2),
+    "schedule_free": lambda: optax.contrib.schedule_free_adamw(1e-2),
+}
+# One method for each kind of step that an engine makes.
+KINDS = ("rigl", "magnitude")
+
+
+def build(method, inner, **overrides):
+    """The method with those of the common arguments that it takes."""
+    function = getattr(sj, method)
+    accepted = inspect.signature(function).parameters
+    options = {**ARGUMENTS, "layout": LAYOUT, **overrides}
+    return function(inner, **{k: v for k, v in options.items() if k in accepted})
+
+
+def budget_kind(method):
+    return importlib.import_module(f"sparsejax.methods.{method}").BUDGET
+
+
+def initial_params(dtype=jnp.float32, key=None):
+    keys = jax.random.split(jax.random.key(0) if key is None else key, 2)
+    return {
+        "blocks": {"kernel": jax.random.normal(keys[0], (2, 8, 6)).astype(dtype)},
+        "head": {
+            "kernel": jax.random.normal(keys[1], (16, 8)).astype(dtype),
+            "bias": jnp.ones(8, dtype),
+        },
+    }
+
+
+def gradients_at(step, params):
+    """Random gradients that depend on nothing but the step."""
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(7), step), len(leaves))
+    return treedef.unflatten(
+        jax.random.normal(key, leaf.shape).astype(leaf.dtype)
+        for key, leaf in zip(keys, leaves, strict=True)
+    )
+
+
+def update(tx, params, state, step, **extra):
+    updates, state = tx.update(gradients_at(step, params), state, params, **extra)
+    return optax.apply_updates(params, updates), state
+
+
+def run(tx, params, steps=STEPS, check=None, **extra):
+    """A jitted loop that never recompiles; ``check`` sees every state on the way."""
+    state = tx.init(params)
+    params = sj.sparsify(params, state)
+    step = jax.jit(functools.partial(update, tx))
+    for index in range(steps):
+        params, state = step(params, state, index, **extra)
+        if check:
+            check(params, state, index)
+    assert step._cache_size() == 1, "the step was compiled again"
+    return params, state
+
+
+def expected_budget(method):
+    """Exact counts that the method must show, from the distribution alone."""
+    tx = build("static", optax.sgd(0.1))
+    counts = sj.counts(tx.init(initial_params()))
+    return {} if method == "dense" else counts
+
+
+def checker(method, *, stop=ARGUMENTS["stop"]):
+    """Exact zeros after every step; exact counts as the method's budget promises."""
+    budget = expected_budget(method)
+    before = {}
+
+    def check(params, state, index):
+        sj.verify(params, state)
+        counts = sj.counts(state)
+        if budget_kind(method) == "fixed" or index >= stop:
+            assert counts == budget
+        for path, (active, _) in counts.items():
+            if budget_kind(method) == "scheduled":
+                assert active <= before.get(path, active), "pruned weights came back"
+            before[path] = active
+
+    return check
+
+
+def assert_same_masks(first, second):
+    first, second = sj.masks(first), sj.masks(second)
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+# Wrappers: each takes a method and an optimizer and makes its own assertions.
+
+
+def plain(method, inner):
+    run(build(method, inner), initial_params(), check=checker(method))
+
+
+def packed(method, inner):
+    if "packed" not in inspect.signature(getattr(sj, method)).parameters:
+        return
+    params, state = run(build(method, inner, packed=True), initial_params())
+    _, unpacked = run(build(method, inner), initial_params())
+    assert_same_masks(state, unpacked)
+    sj.verify(params, state)
+
+
+def multi_steps(method, inner):
+    tx = optax.MultiSteps(build(method, inner), every_k_schedule=2)
+    run(tx, initial_params(), 2 * STEPS, check=checker(method, stop=18))
+
+
+def apply_if_finite(method, inner):
+    tx = optax.apply_if_finite(build(method, inner), max_consecutive_errors=3)
+    params, state = run(tx, initial_params(), check=checker(method))
+    bad = jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), params)
+    updates, after = tx.update(bad, state, params)
+    assert_same_masks(state, after)
+    sj.verify(optax.apply_updates(params, updates), after)
+
+
+def masked(method, inner):
+    visible = {"blocks": {"kernel": True}, "head": {"kernel": False, "bias": False}}
+    tx = optax.masked(build(method, inner), visible)
+    _, state = run(tx, initial_params(), check=lambda p, s, _: sj.verify(p, s))
+    masks = sj.masks(state)
+    assert masks["head"]["kernel"] is None
+    if method != "dense":
+        assert sj.counts(state) == {"blocks/kernel": (48, 96)}
+
+
+def multi_transform(method, inner):
+    labels = {"blocks": "first", "head": "second"}
+    groups = {"first": build(method, inner), "second": build("static", inner)}
+    tx = optax.multi_transform(groups, labels)
+    _, state = run(tx, initial_params(), check=lambda p, s, _: sj.verify(p, s))
+    wanted = {"blocks/kernel": (48, 96), "head/kernel": (64, 128)}
+    if method == "dense":
+        del wanted["blocks/kernel"]
+    assert sj.counts(state) == wanted
+
+
+def extra_arguments(method, inner):
+    def scale_by_value(updates, state, params=None, *, value, **extra):
+        return jax.tree.map(lambda u: u * value, updates), state
+
+    taking = optax.GradientTransformationExtraArgs(
+        lambda params: optax.EmptyState(), scale_by_value
+    )
+    tx = build(method, optax.chain(taking, inner))
+    run(tx, initial_params(), check=checker(method), value=jnp.float32(0.5))
+
+
+def vmap_over_seeds(method, inner):
+    seeds = jax.random.split(jax.random.key(5), 3)
+    params = jax.vmap(lambda key: initial_params(key=key))(seeds)
+
+    def init(key, params):
+        tx = build(method, inner, seed=key)
+        state = tx.init(params)
+        return sj.sparsify(params, state), state
+
+    one = jax.tree.map(lambda leaf: leaf[0], params)
+    axes = sj.replica_axes(jax.eval_shape(init, seeds[0], one)[1])
+    params, state = jax.vmap(init, out_axes=(0, axes))(seeds, params)
+    tx = build(method, inner)
+    step = jax.jit(
+        jax.vmap(
+            functools.partial(update, tx), in_axes=(0, axes, None), out_axes=(0, axes)
+        )
+    )
+    for index in range(STEPS):
+        params, state = step(params, state, index)
+        sj.verify(params, state)
+    assert step._cache_size() == 1
+    budget = expected_budget(method)
+    for path, mask in dict(sj.layers.leaves_with_paths(sj.masks(state))).items():
+        per_seed = np.asarray(mask).reshape(3, -1)
+        assert (per_seed.sum(axis=1) == budget[path][0]).all()
+        assert (per_seed[0] != per_seed[1]).any(), "two seeds have the same masks"
+
+
+def scan(method, inner):
+    tx = build(method, inner)
+    start = initial_params()
+    state = tx.init(start)
+
+    @jax.jit
+    def train(params, state):
+        def body(carry, index):
+            return update(tx, *carry, index), None
+
+        return jax.lax.scan(body, (params, state), jnp.arange(STEPS))[0]
+
+    params, state = train(sj.sparsify(start, state), state)
+    sj.verify(params, state)
+    assert_same_masks(state, run(tx, start)[1])
+
+
+def devices(method, inner):
+    """Replicated, sharded and mixed over 8 devices: the masks of one device."""
+    tx = build(method, inner)
+    _, alone = run(tx, initial_params())
+    for data, fsdp in ((8, 1), (1, 8), (4, 2)):
+        mesh = Mesh(np.array(jax.devices()).reshape(data, fsdp), ("data", "fsdp"))
+
+        def shard(leaf, mesh=mesh, fsdp=fsdp):
+            axis = next(
+                (i for i, n in enumerate(leaf.shape) if n % fsdp == 0 and n > 2), None
+            )
+            spec = [None] * leaf.ndim
+            if axis is not None:
+                spec[axis] = "fsdp"
+            return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*spec)))
+
+        params = jax.tree.map(shard, initial_params())
+        state = jax.jit(tx.init)(params)
+        step = jax.jit(functools.partial(update, tx))
+        params = sj.sparsify(params, state)
+        for index in range(STEPS):
+            params, state = jax.block_until_ready(step(params, state, index))
+        sj.verify(params, state)
+        assert_same_masks(state, alone)
+
+
+def bfloat16(method, inner):
+    params, _ = run(
+        build(method, inner), initial_params(jnp.bfloat16), check=checker(method)
+    )
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(params))
+
+
+WRAPPERS = {
+    function.__name__: function
+    for function in (
+        plain,
+        packed,
+        multi_steps,
+        apply_if_finite,
+        masked,
+        multi_transform,
+        extra_arguments,
+        vmap_over_seeds,
+        scan,
+        devices,
+        bfloat16,
+    )
+}
+# Why a cell must raise instead of running: (optimizer, wrapper) -> words of the error.
+IMPOSSIBLE = {}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("method", sj.METHODS)
+def test_every_method_in_every_wrapper(method, wrapper):
+    WRAPPERS[wrapper](method, OPTIMIZERS["adam"]())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("method", KINDS)
+def test_every_optimizer_with_every_kind_of_step(method, optimizer):
+    plain(method, OPTIMIZERS[optimizer]())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "adam"])
+@pytest.mark.parametrize("method", sj.METHODS)
+def test_full_product(method, optimizer, wrapper):
+    WRAPPERS[wrapper](method, OPTIMIZERS[optimizer]())
+
+
+def test_dense_is_the_inner_optimizer_bit_for_bit():
+    params, _ = run(build("dense", optax.adamw(1e-2)), initial_params())
+    inner = optax.adamw(1e-2)
+    plain_params, state = initial_params(), None
+    state = inner.init(plain_params)
+    step = jax.jit(functools.partial(update, inner))
+    for index in range(STEPS):
+        plain_params, state = step(plain_params, state, index)
+    jax.tree.map(np.testing.assert_array_equal, params, plain_params)
+
+
+@pytest.mark.parametrize("method", [name for name in sj.METHODS if name != "dense"])
+def test_sparsity_zero_trains_every_weight(method):
+    params, _ = run(build(method, optax.sgd(0.1), drop_fraction=0.0, sparsity=0.0), initial_params())
+    assert all(bool((leaf != 0).all()) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,175 @@
+"""Every file of configs/ is checked by existing."""
+
+import ast
+import json
+import pathlib
+import re
+
+import pytest
+
+import sparsejax
+from sparsejax import configuration, recipes, validation
+from sparsejax.building import ConfigError, parameters, resolve
+
+NAMES = configuration.available()
+
+
+def test_all_that_were_promised_are_there():
+    methods = ("dense", "static", "set", "rigl", "magnitude")
+    expected = {f"{m}_{network}" for m in methods for network in ("mlp", "resnet50")}
+    assert expected <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEveryConfig:
+    def test_has_what_a_reader_needs(self, name):
+        document = ast.get_docstring(ast.parse(configuration.find(name).read_text()))
+        for heading in ("Paper: ", "Cost: ", "Expected: "):
+            assert heading in document
+        command = f"python -m sparsejax.train --config=configs/{name}.py\n"
+        assert command in document
+        override = re.search(rf"--config={name} (--config\.\S+)", document)
+        assert override, "one override as an example"
+        configuration.parse([f"--config={name}", override[1]])
+
+    def test_passes_the_checks_and_can_be_stored(self, name):
+        config = configuration.load(name)
+        validation.check(config)
+        assert json.loads(json.dumps(config.to_dict())) is not None
+
+    def test_gives_its_method_arguments_that_it_has(self, name):
+        for argument in _arguments(name):
+            method = configuration.load(f"{name}:{argument}").method.to_dict()
+            function = resolve("method", method.pop("name"), "sparsejax.methods")
+            assert set(method) <= set(parameters(function))
+
+    def test_names_its_method_first(self, name):
+        assert configuration.load(name).method.name == name.split("_")[0]
+
+    def test_sweeps_over_fields_that_it_has(self, name):
+        overrides = list(configuration.module(name).sweep())
+        assert len(overrides) > 1
+        assert len({json.dumps(o, sort_keys=True) for o in overrides}) == len(overrides)
+        for one in overrides:
+            config = configuration.load(name)
+            config.update_from_flattened_dict(one)
+            validation.check(config)
+
+    def test_rejects_an_argument_that_it_has_not(self, name):
+        with pytest.raises(ConfigError, match=rf"nothing.*{name}:digits"):
+            configuration.load(f"{name}:nothing")
+
+
+def _arguments(name):
+    return ("digits", "imagenet") if name.endswith("resnet50") else ("digits",)
+
+
+def test_the_imagenet_recipe_is_the_published_one():
+    config = configuration.load("rigl_resnet50:imagenet")
+    assert config.steps == 32_000
+    assert config.data.batch_size == 4096
+    assert config.label_smoothing == 0.1
+    assert config.optimizer.learning_rate == 0.1 * 4096 / 256
+    assert config.optimizer.weight_decay == 1e-4
+    assert (config.method.every, config.method.stop) == (100, 25_000)
+    assert config.method.drop_fraction.to_dict() == {"name": "cosine", "initial": 0.3}
+    assert (config.method.distribution, config.method.sparsity) == ("erk", 0.8)
+    # 1,281,167 images: epochs 5 (warm-up), 30, 70 and 90.
+    schedule = config.learning_rate_schedule
+    epochs = [schedule.warmup_steps, *schedule.boundaries]
+    assert [round(step * 4096 / 1_281_167, 2) for step in epochs] == [5, 30, 70, 90]
+
+
+def test_digits_is_the_default():
+    assert configuration.load("rigl_mlp") == configuration.load("rigl_mlp:digits")
+    assert configuration.load("rigl_resnet50").data.name == "digits"
+
+
+def test_intervals_follow_an_override_of_the_steps():
+    config = configuration.parse(
+        ["--config=magnitude_mlp", "--config.steps=400"]
+    ).config
+    assert (config.steps, config.method.start, config.method.stop) == (400, 50, 300)
+    one = ["--config=rigl_mlp", "--config.steps=400", "--config.method.stop=200"]
+    assert configuration.parse(one).config.method.stop == 200
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["rigl_mlp", "rigl_mlp.py", "configs/rigl_mlp.py", "configs/rigl_mlp.py:digits"],
+)
+def test_a_config_is_found_from_any_folder(spec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert configuration.find(spec).name == "rigl_mlp.py"
+    assert configuration.load(spec).method.name == "rigl"
+
+
+def test_an_installed_package_has_its_configs_inside(tmp_path, monkeypatch):
+    package = tmp_path / "sparsejax"
+    (package / "configs").mkdir(parents=True)
+    (package / "configs" / "only_here.py").write_text("")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "of_somebody_else.py").write_text("")
+    monkeypatch.setattr(configuration, "_PACKAGE", package)
+    assert configuration.available() == ["only_here"]
+    assert configuration.find("configs/only_here.py").parent == package / "configs"
+
+
+def test_a_file_of_the_user_goes_before_ours(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rigl_mlp.py").write_text(
+        "from sparsejax import recipes\n"
+        "def get_config(argument='3'):\n"
+        "    config = recipes.mlp('set')\n"
+        "    config.seed = int(argument)\n"
+        "    return config\n"
+    )
+    assert configuration.load("rigl_mlp.py").seed == 3
+    assert configuration.load("rigl_mlp.py:5").seed == 5
+    assert configuration.load("rigl_mlp").method.name == "rigl"
+
+
+def test_names_and_run_directories():
+    command = configuration.parse(["--config=configs/rigl_resnet50.py:imagenet"])
+    assert command.name == "rigl_resnet50-imagenet"
+    assert command.workdir == pathlib.Path("runs/rigl_resnet50-imagenet")
+    command = configuration.parse(["--config", "rigl_mlp", "--workdir", "/x/y"])
+    assert command.workdir == pathlib.Path("/x/y")
+    assert command.text.endswith("--config rigl_mlp --workdir /x/y")
+
+
+def test_overrides_of_every_type():
+    command = configuration.parse(
+        [
+            "--config=rigl_mlp",
+            "--config.seed",
+            "7",
+            "--config.method.sparsity=0.5",
+            "--noconfig.method.track",
+            "--config.method.packed=true",
+            "--config.model.hidden=(3,4)",
+            "--config.method.distribution=uniform",
+        ]
+    )
+    config = command.config
+    assert config.seed == 7
+    assert config.method.sparsity == 0.5
+    assert config.method.track is False
+    assert config.method.packed is True
+    assert tuple(config.model.hidden) == (3, 4)
+    assert config.method.distribution == "uniform"
+    with pytest.raises(AttributeError):
+        config.something_new = 1
+
+
+def test_the_grid_is_every_combination():
+    assert list(recipes.grid({"a": (1, 2), "b": "xy"})) == [
+        {"a": 1, "b": "x"},
+        {"a": 1, "b": "y"},
+        {"a": 2, "b": "x"},
+        {"a": 2, "b": "y"},
+    ]
+
+
+def test_the_recipes_know_every_method_that_they_are_used_for():
+    assert {name.split("_")[0] for name in NAMES} <= set(sparsejax.METHODS)
