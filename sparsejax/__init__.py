@@ -23,7 +23,11 @@ import pkgutil
 from sparsejax import methods as _methods
 from sparsejax.applying import apply_masks, sparsify, verify
 from sparsejax.distributions import er, erk, per_path, uniform
-from sparsejax.initialization import fan_in_corrected
+from sparsejax.initialization import (
+    fan_in_corrected,
+    gradient_flow,
+    srigl_gradient_flow,
+)
 from sparsejax.inspection import (
     counts,
     densities,
@@ -35,7 +39,7 @@ from sparsejax.inspection import (
 from sparsejax.layers import LeafSpec, by_name, equinox, flax, matmul_weights
 from sparsejax.masking import Move, masked
 from sparsejax.schedules import constant, cosine, cubic, periodic, polynomial
-from sparsejax.selection import top_k_mask
+from sparsejax.selection import top_k_mask, top_k_masks
 from sparsejax.state import masks, replica_axes
 from sparsejax.structures import unstructured
 from sparsejax.version import __version__
@@ -63,6 +67,7 @@ __all__ = [
     "exploration",
     "fan_in_corrected",
     "flax",
+    "gradient_flow",
     "masked",
     "masks",
     "matmul_weights",
@@ -72,8 +77,10 @@ __all__ = [
     "polynomial",
     "replica_axes",
     "sparsify",
+    "srigl_gradient_flow",
     "summary",
     "top_k_mask",
+    "top_k_masks",
     "turnover",
     "uniform",
     "unstructured",

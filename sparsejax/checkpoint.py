@@ -13,6 +13,7 @@ from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -97,7 +98,7 @@ class Checkpoints:
                 record=ocp.args.JsonRestore(),
             )
             try:
-                restored = self._manager.restore(step, args=items)
+                restored: Any = self._manager.restore(step, args=items)
                 if restored.record["digest"] != _digest(restored.state):
                     raise ValueError("its contents do not match their checksum")
             # What a damaged file raises is up to three libraries and the damage.
@@ -136,10 +137,10 @@ def _digest(state: Any) -> int:
     """A checksum of all arrays in a tree, by value."""
     digest = 0
     for leaf in jax.tree.leaves(state):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(jax.device_get(leaf))
-        digest = zlib.crc32(array.view(np.uint8).reshape(-1), digest)
+        digest = zlib.crc32(array.view(np.uint8).data, digest)
     return digest
 
 

@@ -23,13 +23,13 @@ class Command:
     """What a command line asks for.
 
     Attributes:
-      config: The config with its overrides, locked.
+      config: The config with its overrides, a locked ConfigDict.
       name: The config's name with its argument, such as ``rigl_resnet50-imagenet``.
       workdir: The run directory.
       text: The command line, to run it again.
     """
 
-    config: ml_collections.ConfigDict
+    config: Any
     name: str
     workdir: pathlib.Path
     text: str

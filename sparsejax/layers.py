@@ -68,7 +68,12 @@ class Layer(NamedTuple):
     @property
     def slices(self) -> int:
         """Number of layers stacked in the leaf."""
-        return math.prod(self.shape[axis] for axis in self.spec.stacked)
+        return math.prod(self.stacked_shape)
+
+    @property
+    def stacked_shape(self) -> tuple[int, ...]:
+        """Lengths of the stacked axes."""
+        return tuple(self.shape[axis] for axis in self.spec.stacked)
 
     @property
     def slice_shape(self) -> tuple[int, ...]:
@@ -85,16 +90,6 @@ class Layer(NamedTuple):
     def fan_out(self) -> int:
         """Neurons of the layer."""
         return math.prod(self.shape[axis] for axis in self.spec.fan_out)
-
-    def per_slice(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Lifts a function of one layer's arrays to the leaf's stacked axes.
-
-        Arguments and results carry the leaf's shape, or (scalars per layer) the shape
-        of its stacked axes.
-        """
-        for _ in self.spec.stacked:
-            function = jax.vmap(function)
-        return function
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -199,7 +194,8 @@ def matmul_weights(path: str, leaf: Any) -> bool:
 
     Leaves out biases, norms and embeddings (by name), vectors, and depthwise kernels:
     convolutions with one input channel per filter, in Flax's order (a leaf named
-    ``weight`` is read in Equinox's).
+    ``weight`` is read in Equinox's). The first convolution of a one-channel image has
+    the same shape and so stays dense too; name it in ``where`` to sparsify it.
 
     Args:
       path: such as ``"block0/conv1/kernel"``.

@@ -18,13 +18,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from sparsejax.checks import check_choice, check_sparsity
-from sparsejax.distributions import Budget, Distribution, erk
+from sparsejax.distributions import Distribution, erk
 from sparsejax.layers import Layer, Layout, Where, by_name, matmul_weights, path_name
-from sparsejax.planning import Plan, plan_from_masks, plan_layers
+from sparsejax.planning import Plan, budget_arrays, plan_from_masks, plan_layers
 from sparsejax.schedules import When
 from sparsejax.state import MaskedState, Tracking, pack, unpack
 from sparsejax.statistics import restart_outside
-from sparsejax.structures import Structure, select_per_layer, unstructured
+from sparsejax.structures import Structure, unstructured
 
 __all__ = ["Move", "Rule", "masked"]
 
@@ -37,7 +37,7 @@ class Move(NamedTuple):
       when: the schedule that called for the move.
       key: random key of this move.
       layers: the sparsified leaves (static).
-      budgets: weights to keep in the end, per leaf an int per stacked layer (static).
+      budgets: weights to keep in the end, per leaf an int array over stacked layers.
       structure: how masks are selected.
       weights: current weights, exactly zero outside their masks.
       gradients: raw gradients, dense.
@@ -48,7 +48,7 @@ class Move(NamedTuple):
     when: When
     key: PRNGKeyArray
     layers: Sequence[Layer]
-    budgets: Sequence[Budget]
+    budgets: Sequence[Int[Array, "..."]]
     structure: Structure
     weights: list[Float[Array, "..."]]
     gradients: list[Float[Array, "..."]]
@@ -197,7 +197,7 @@ def masked(
                 when=when,
                 key=move_key,
                 layers=layers,
-                budgets=budgets,
+                budgets=budget_arrays(layers, budgets),
                 structure=structure,
                 weights=_chosen(masks, weights),
                 gradients=_chosen(masks, gradients),
@@ -278,11 +278,16 @@ def _dense_masks(key, layers, budgets, structure) -> list[Bool[Array, "..."]]:
 
 
 def _random_masks(key, layers, budgets, structure) -> list[Bool[Array, "..."]]:
-    masks = []
-    for index, (layer, budget) in enumerate(zip(layers, budgets, strict=True)):
-        scores = jax.random.bits(jax.random.fold_in(key, index), layer.shape)
-        masks.append(select_per_layer(structure, layer, scores, budget, None))
-    return masks
+    # One compiled program: layer by layer outside of jit a deep network takes minutes.
+    @jax.jit
+    def draw(key):
+        scores = [
+            jax.random.bits(jax.random.fold_in(key, index), layer.shape)
+            for index, layer in enumerate(layers)
+        ]
+        return structure.select(layers, scores, budget_arrays(layers, budgets), None)
+
+    return draw(key)
 
 
 def _record(tracking: Tracking | None, treedef, masks, new, store) -> Tracking | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
 
 from sparsejax.distributions import Budget, Distribution, per_path
 from sparsejax.layers import (
@@ -21,7 +21,7 @@ from sparsejax.layers import (
     leaves_with_paths,
 )
 
-__all__ = ["Plan", "plan_from_masks", "plan_layers"]
+__all__ = ["Plan", "budget_arrays", "plan_from_masks", "plan_layers"]
 
 
 class Plan(NamedTuple):
@@ -29,6 +29,16 @@ class Plan(NamedTuple):
 
     layers: list[Layer]
     budgets: list[Budget]
+
+
+def budget_arrays(
+    layers: Sequence[Layer], budgets: Sequence[Budget]
+) -> list[Int[Array, "..."]]:
+    """Budgets as arrays over each leaf's stacked axes."""
+    return [
+        jnp.asarray(budget, jnp.int32).reshape(layer.stacked_shape)
+        for layer, budget in zip(layers, budgets, strict=True)
+    ]
 
 
 def plan_layers(

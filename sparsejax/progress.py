@@ -4,10 +4,11 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Any, Protocol, Self, TextIO
 
 import rich.console
 import rich.progress
+import rich.table
 
 
 class Progress(Protocol):
@@ -56,8 +57,8 @@ def progress(
       >>> stream.getvalue()
       'hello\\n'
     """
-    stream = sys.stdout if stream is None else stream
-    return Bar(steps, stream) if stream.isatty() else Lines(steps, stream, seconds)
+    output: Any = sys.stdout if stream is None else stream
+    return Bar(steps, output) if output.isatty() else Lines(steps, output, seconds)
 
 
 class Bar:
@@ -71,11 +72,20 @@ class Bar:
     def __init__(self, steps: int, stream: TextIO):
         self._bar = rich.progress.Progress(
             rich.progress.SpinnerColumn(),
-            rich.progress.TextColumn("{task.description}", markup=False),
-            rich.progress.BarColumn(bar_width=None),
             rich.progress.MofNCompleteColumn(),
+            rich.progress.BarColumn(bar_width=16),
             rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
             rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn(
+                "{task.description}",
+                markup=False,
+                # Of what does not fit into the line, the text goes first.
+                table_column=rich.table.Column(
+                    ratio=1, no_wrap=True, overflow="ellipsis"
+                ),
+            ),
+            expand=True,
             console=rich.console.Console(file=stream, highlight=False),
         )
         self._task = self._bar.add_task("starting", total=steps)

@@ -69,6 +69,25 @@ def resnet50(method: str, argument: str | None = None) -> ConfigDict:
     return _imagenet(method) if argument == "imagenet" else _digits(method)
 
 
+def by_path(values: Mapping[str, Any]) -> ConfigDict:
+    """Writes a map of path patterns as a config field, whose keys else have no dots.
+
+    Args:
+      values: Pattern to value: ``{"hidden.*/kernel": 0.95, "head/kernel": 0.5}``.
+
+    Returns:
+      What a field that takes a map of paths can be set to.
+
+    Example:
+      >>> config = mlp("rigl")
+      >>> with config.ignore_type():
+      ...     config.method.sparsity = by_path({"hidden.*": 0.95, "head/.*": 0.5})
+      >>> config.method.sparsity.to_dict()
+      {'head/.*': 0.5, 'hidden.*': 0.95}
+    """
+    return ConfigDict(dict(values), allow_dotted_keys=True)
+
+
 def grid(values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """Yields every combination of some values, for a config's ``sweep()``.
 
@@ -136,7 +155,7 @@ def _imagenet(method: str) -> ConfigDict:
     config.label_smoothing = 0.1
     config.method = _method(method, sparsity=0.8, every=100, steps=steps)
     if "stop" in config.method:
-        config.method.stop = 25_000
+        config["method"]["stop"] = 25_000
     config.log_every = 100
     config.evaluate_every = 1_600
     config.checkpoint_every = 800

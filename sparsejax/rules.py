@@ -13,7 +13,7 @@ from sparsejax.layers import Layer
 from sparsejax.masking import Move, Rule
 from sparsejax.schedules import Schedule
 from sparsejax.selection import top_k_mask
-from sparsejax.structures import Structure, select_per_layer
+from sparsejax.structures import Structure
 
 __all__ = [
     "Leaf",
@@ -57,8 +57,8 @@ def uniform_random(leaf: Leaf) -> Array:
     return jax.random.bits(leaf.key, leaf.weight.shape)
 
 
-Keep = Callable[[Structure, Leaf, Array], Bool[Array, "..."]]
-"""(structure, leaf, fraction to drop) -> entries that stay, inside the leaf's mask."""
+Keep = Callable[[Structure, list[Leaf], Array], list[Bool[Array, "..."]]]
+"""(structure, leaves, fraction to drop) -> entries that stay, inside the masks."""
 
 
 def keep_largest(score: Score) -> Keep:
@@ -68,10 +68,11 @@ def keep_largest(score: Score) -> Keep:
       score: what makes a weight worth keeping.
     """
 
-    def keep(structure: Structure, leaf: Leaf, fraction: Array) -> Bool[Array, "..."]:
-        active = active_count(leaf.layer, leaf.mask)
-        kept = active - _floor(fraction, active)
-        return select_per_layer(structure, leaf.layer, score(leaf), kept, leaf.mask)
+    def keep(structure: Structure, leaves: list[Leaf], fraction: Array):
+        active = [active_count(leaf.layer, leaf.mask) for leaf in leaves]
+        kept = [count - _floor(fraction, count) for count in active]
+        masks = [leaf.mask for leaf in leaves]
+        return _select(structure, leaves, score, kept, masks)
 
     return keep
 
@@ -88,11 +89,16 @@ def keep_largest_by_sign(score: Score) -> Keep:
     """
     keep = keep_largest(score)
 
-    def keep_both(structure: Structure, leaf: Leaf, fraction: Array):
-        negative = leaf.weight < 0
-        return keep(
-            structure, leaf._replace(mask=leaf.mask & ~negative), fraction
-        ) | keep(structure, leaf._replace(mask=leaf.mask & negative), fraction)
+    def keep_both(structure: Structure, leaves: list[Leaf], fraction: Array):
+        def side(negative):
+            signed = [
+                leaf._replace(mask=leaf.mask & ((leaf.weight < 0) == negative))
+                for leaf in leaves
+            ]
+            return keep(structure, signed, fraction)
+
+        pairs = zip(side(True), side(False), strict=True)
+        return [negative | positive for negative, positive in pairs]
 
     return keep_both
 
@@ -114,17 +120,17 @@ def drop_and_grow(
     """
 
     def rule(move: Move) -> list[Bool[Array, "..."]]:
+        leaves = leaves_of(move)
         share = fraction(move.when.progress(move.step))
-        return [
-            _drop_and_grow_leaf(move.structure, leaf, share) for leaf in leaves(move)
+        kept = keep(move.structure, leaves, share)
+        missing = [
+            active_count(leaf.layer, leaf.mask) - active_count(leaf.layer, stay)
+            for leaf, stay in zip(leaves, kept, strict=True)
         ]
-
-    def _drop_and_grow_leaf(structure, leaf, share):
-        kept = keep(structure, leaf, share)
-        missing = active_count(leaf.layer, leaf.mask) - active_count(leaf.layer, kept)
-        candidates = ~kept if regrow_dropped else ~leaf.mask
-        grown = select_per_layer(structure, leaf.layer, grow(leaf), missing, candidates)
-        return kept | grown
+        taken = kept if regrow_dropped else [leaf.mask for leaf in leaves]
+        candidates = [~mask for mask in taken]
+        grown = _select(move.structure, leaves, grow, missing, candidates)
+        return [stay | new for stay, new in zip(kept, grown, strict=True)]
 
     return rule
 
@@ -148,29 +154,22 @@ def prune(
 
     def rule(move: Move) -> list[Bool[Array, "..."]]:
         share = schedule(move.when.phase(move.step))
-        found = leaves(move)
-        budgets = [jnp.asarray(budget, jnp.int32) for budget in move.budgets]
+        leaves = leaves_of(move)
         if scope == "global":
             size = sum(layer.size for layer in move.layers)
-            total = sum(jnp.sum(budget) for budget in budgets)
-            kept = _remaining(share, size, total)
-            scores = [score(leaf) for leaf in found]
-            return top_k_mask(scores, kept, where=move.masks)
-        return [
-            select_per_layer(
-                move.structure,
-                leaf.layer,
-                score(leaf),
-                _remaining(share, leaf.layer.size // leaf.layer.slices, budget),
-                leaf.mask,
-            )
-            for leaf, budget in zip(found, budgets, strict=True)
+            total = sum(jnp.sum(budget) for budget in move.budgets)
+            scores = [score(leaf) for leaf in leaves]
+            return top_k_mask(scores, _remaining(share, size, total), where=move.masks)
+        kept = [
+            _remaining(share, layer.size // layer.slices, budget)
+            for layer, budget in zip(move.layers, move.budgets, strict=True)
         ]
+        return _select(move.structure, leaves, score, kept, move.masks)
 
     return rule
 
 
-def leaves(move: Move) -> list[Leaf]:
+def leaves_of(move: Move) -> list[Leaf]:
     """The sparsified leaves of a move, each with its own random key."""
     rows = zip(move.layers, move.weights, move.gradients, move.masks, strict=True)
     return [
@@ -183,6 +182,11 @@ def active_count(layer: Layer, mask: Bool[Array, "..."]) -> Int[Array, "..."]:
     """Active weights of every layer stacked in a leaf; the shape of its stacked axes."""
     axes = tuple(range(len(layer.spec.stacked), len(layer.shape)))
     return jnp.sum(mask, axis=axes, dtype=jnp.int32)
+
+
+def _select(structure, leaves, score, counts, where) -> list[Bool[Array, "..."]]:
+    layers = [leaf.layer for leaf in leaves]
+    return structure.select(layers, [score(leaf) for leaf in leaves], counts, where)
 
 
 def _floor(fraction: Array, count: Array) -> Array:

@@ -8,6 +8,7 @@ nothing else, and a ranking over many leaves never concatenates them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int, Num, PyTree, UInt
 
-__all__ = ["order_key", "top_k_mask"]
+__all__ = ["order_key", "top_k_mask", "top_k_masks"]
 
 
 def order_key(
@@ -91,95 +92,202 @@ def top_k_mask(
       [True, True, False, False]
     """
     leaves, treedef = jax.tree.flatten(scores)
-    if where is None:
-        eligible = [None] * len(leaves)
-    else:
-        eligible = treedef.flatten_up_to(where)
-    keys = [order_key(leaf, mask) for leaf, mask in zip(leaves, eligible, strict=True)]
+    eligible = [None] * len(leaves) if where is None else treedef.flatten_up_to(where)
+    pairs = zip(leaves, eligible, strict=True)
+    keys = _same_width([order_key(leaf, mask) for leaf, mask in pairs])
     if not keys:
         return scores
-    widest = max((key.dtype for key in keys), key=lambda dtype: dtype.itemsize)
-    keys = [key.astype(widest) for key in keys]
-    wanted = jnp.maximum(jnp.asarray(k, jnp.int32), 0).astype(jnp.uint32)
+    wanted = jnp.asarray(k, jnp.int32).reshape(1)
+    return treedef.unflatten(_select(keys, _Joint(keys), wanted))
 
-    threshold, reached = _search(keys, wanted)
-    above = _count([key > threshold for key in keys])
-    # Ties: among the keys equal to the threshold the lowest indices win. Counting down
-    # from the end turns "lowest index" into "largest key", so the same search decides.
-    ranks = _descending_ranks(keys)
-    zero = jnp.zeros((), jnp.uint32)
+
+def top_k_masks(
+    scores: Sequence[Num[Array, "..."]],
+    k: Sequence[Int[Array, "..."]],
+    *,
+    where: Sequence[Bool[Array, "..."]] | None = None,
+) -> list[Bool[Array, "..."]]:
+    """Marks the largest scores of each array on its own, in one search for all.
+
+    As `top_k_mask` of every array, or of every slice along its leading axes, but all
+    thresholds are searched side by side: one small program, and on sharded leaves one
+    exchange of counts per pass, however many layers there are.
+
+    Args:
+      scores: arrays.
+      k: for each array how many entries to select: a scalar, or an array over leading
+        axes of the scores, along which slices are ranked apart.
+      where: entries that may be selected; all of them if None.
+
+    Returns:
+      One bool array for each array of scores.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> scores = [jnp.array([0.3, 0.9, 0.1]), jnp.array([[1.0, 2.0], [4.0, 3.0]])]
+      >>> masks = top_k_masks(scores, [jnp.array(2), jnp.array([1, 1])])
+      >>> [mask.tolist() for mask in masks]
+      [[True, True, False], [[False, True], [True, False]]]
+    """
+    eligible = [None] * len(scores) if where is None else where
+    pairs = zip(scores, eligible, strict=True)
+    keys = _same_width([order_key(leaf, mask) for leaf, mask in pairs])
+    if not keys:
+        return []
+    counts = [jnp.asarray(one, jnp.int32) for one in k]
+    segments = _Apart(keys, [one.shape for one in counts])
+    wanted = jnp.concatenate([one.reshape(-1) for one in counts])
+    return _select(keys, segments, wanted)
+
+
+def _same_width(keys: list[Array]) -> list[Array]:
+    widest = max((key.dtype for key in keys), key=lambda d: d.itemsize, default=None)
+    return [key.astype(widest) for key in keys]
+
+
+class _Joint:
+    """All arrays are ranked together: one threshold."""
+
+    def __init__(self, keys):
+        self.totals = [sum(key.size for key in keys)]
+        sizes = [key.size for key in keys]
+        self._before = [sum(sizes[:i]) for i in range(len(sizes))]
+
+    def spread(self, values, keys):
+        """Per-segment values, broadcastable against each array."""
+        return [values[0]] * len(keys)
+
+    def reduce(self, arrays, function, combine):
+        """Reduces each array and combines what belongs to one segment."""
+        return functools.reduce(combine, [function(a, None) for a in arrays]).reshape(1)
+
+    def ranks(self, keys):
+        return [
+            _descending_rank(key.shape, 0, self.totals[0] - before)
+            for key, before in zip(keys, self._before, strict=True)
+        ]
+
+
+class _Apart:
+    """Each array, and each slice along its leading ``batch`` axes, has a threshold."""
+
+    def __init__(self, keys, batches):
+        self._batches = batches
+        counts = [math.prod(batch) for batch in batches]
+        self._starts = [sum(counts[:i]) for i in range(len(counts))]
+        self.totals = [
+            math.prod(key.shape[len(batch) :])
+            for key, batch in zip(keys, batches, strict=True)
+        ]
+
+    def spread(self, values, keys):
+        spread = []
+        for key, batch, start in zip(keys, self._batches, self._starts, strict=True):
+            part = values[start : start + math.prod(batch)]
+            spread.append(part.reshape(*batch, *(1,) * (key.ndim - len(batch))))
+        return spread
+
+    def reduce(self, arrays, function, combine):
+        del combine
+        parts = [
+            function(array, tuple(range(len(batch), array.ndim))).reshape(-1)
+            for array, batch in zip(arrays, self._batches, strict=True)
+        ]
+        return jnp.concatenate(parts)
+
+    def ranks(self, keys):
+        return [
+            _descending_rank(key.shape, len(batch), total)
+            for key, batch, total in zip(
+                keys, self._batches, self.totals, strict=True
+            )
+        ]
+
+
+def _select(keys, segments, wanted):
+    """Marks the ``wanted`` largest keys of every segment, ties to the lowest index."""
+    if max(segments.totals) >= 2**32:
+        raise ValueError(
+            f"cannot rank {max(segments.totals)} entries at once; 2**32 - 1 is the "
+            "most: rank per layer, or split the leaf along a stacked axis"
+        )
+    wanted = jnp.maximum(wanted, 0).astype(jnp.uint32)
+    threshold, reached = _search(keys, segments, wanted)
+    at = segments.spread(threshold, keys)
+    above = _count(segments, [key > t for key, t in zip(keys, at, strict=True)])
+
+    # Ties: among the keys equal to the threshold the lowest indices win. Ranks that
+    # count down turn "lowest index" into "largest key", so the same search decides.
+    ranks = segments.ranks(keys)
     tied = [
-        jnp.where(key == threshold, rank, zero)
-        for key, rank in zip(keys, ranks, strict=True)
+        jnp.where(key == t, rank, jnp.zeros_like(rank))
+        for key, t, rank in zip(keys, at, ranks, strict=True)
     ]
-    surplus = reached > wanted
     rank_threshold, _ = lax.cond(
-        surplus,
-        lambda tied: _search(tied, wanted - above),
-        lambda tied: (jnp.ones((), jnp.uint32), reached),
+        jnp.any(reached > wanted),
+        lambda tied: _search(tied, segments, wanted - above),
+        lambda tied: (jnp.ones_like(wanted), reached),
         tied,
     )
-    masks = [
-        (wanted > 0) & ((key > threshold) | (rank >= rank_threshold))
-        for key, rank in zip(keys, tied, strict=True)
-    ]
-    return jax.tree.unflatten(treedef, masks)
+    # Where every tied key is wanted, or none, no search has to be made.
+    rank_threshold = jnp.where(reached > wanted, rank_threshold, 1)
+    none = segments.spread(wanted == 0, keys)
+    from_rank = segments.spread(rank_threshold, keys)
+    rows = zip(keys, at, tied, from_rank, none, strict=True)
+    return [~no & ((key > t) | (rank >= r)) for key, t, rank, r, no in rows]
 
 
-def _count(marks: Sequence[Bool[Array, "..."]]) -> UInt[Array, ""]:
-    total = jnp.zeros((), jnp.uint32)
-    for mark in marks:
-        total = total + jnp.sum(mark, dtype=jnp.uint32)
-    return total
+def _count(segments, marks) -> UInt[Array, " segments"]:
+    def count(mark, axis):
+        return jnp.sum(mark, axis=axis, dtype=jnp.uint32)
+
+    return segments.reduce(marks, count, jnp.add)
 
 
-def _descending_ranks(keys: Sequence[Array]) -> list[UInt[Array, "..."]]:
-    """Distinct uint32 ranks over all entries, largest at the first flat index.
+def _descending_rank(
+    shape: tuple[int, ...], batch: int, first: int
+) -> UInt[Array, "..."]:
+    """Distinct ranks, counting down from ``first`` along the axes after ``batch``.
 
     Built from one iota per axis, never by reshaping, so that shards stay where they
     are.
     """
-    total = sum(key.size for key in keys)
-    if total >= 2**32:
-        raise ValueError(
-            f"cannot rank {total} entries at once; 2**32 - 1 is the most: "
-            "rank per layer, or split the leaf along a stacked axis"
-        )
-    ranks, before = [], 0
-    for key in keys:
-        rank = jnp.full(key.shape, total - before, jnp.uint32)
-        for axis in range(key.ndim):
-            stride = jnp.uint32(math.prod(key.shape[axis + 1 :]))
-            rank = rank - stride * lax.broadcasted_iota(jnp.uint32, key.shape, axis)
-        ranks.append(rank)
-        before += key.size
-    return ranks
+    rank = jnp.full(shape, first, jnp.uint32)
+    for axis in range(batch, len(shape)):
+        stride = jnp.uint32(math.prod(shape[axis + 1 :]))
+        rank = rank - stride * lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return rank
 
 
-def _search(
-    keys: Sequence[UInt[Array, "..."]], wanted: UInt[Array, ""]
-) -> tuple[UInt[Array, ""], UInt[Array, ""]]:
-    """Finds the k-th largest key and how many keys reach it.
+def _search(keys, segments, wanted):
+    """Finds the k-th largest key of every segment, and how many keys reach it.
 
-    Keeps a bracket ``low < high`` with ``count(low) >= wanted > count(high)`` and
-    probes it in turn by interpolating the counts and by bisection: interpolation finds
+    Keeps brackets ``low < high`` with ``count(low) >= wanted > count(high)`` and probes
+    them in turn by interpolating the counts and by bisection: interpolation finds
     smooth distributions in a few passes, bisection bounds the number of passes for any
     input. Where fewer than ``wanted`` keys are eligible the threshold is the smallest
     eligible key.
     """
     dtype = keys[0].dtype
     one, bound = jnp.ones((), dtype), jnp.array(jnp.iinfo(dtype).max, dtype)
-    largest, smallest = one, bound
-    for key in keys:
-        eligible = jnp.where(key == 0, bound, key)
-        largest = jnp.maximum(largest, jnp.max(key, initial=1))
-        smallest = jnp.minimum(smallest, jnp.min(eligible, initial=bound))
+
+    def largest_of(key, axis):
+        return jnp.max(key, axis=axis, initial=1)
+
+    def smallest_of(key, axis):
+        return jnp.min(jnp.where(key == 0, bound, key), axis=axis, initial=bound)
+
+    def reaching(thresholds):
+        spread = segments.spread(thresholds, keys)
+        return _count(segments, [k >= t for k, t in zip(keys, spread, strict=True)])
+
+    largest = segments.reduce(keys, largest_of, jnp.maximum)
+    smallest = segments.reduce(keys, smallest_of, jnp.minimum)
     smallest = jnp.minimum(smallest, largest)
-    count_all = _count([key >= smallest for key in keys])
 
     def unfinished(carry):
         low, high, count_low, _, _ = carry
-        return (count_low > wanted) & (high - low > one)
+        return jnp.any((count_low > wanted) & (high - low > one))
 
     def probe(carry):
         low, high, count_low, count_high, turn = carry
@@ -192,7 +300,7 @@ def _search(
         step = (width.astype(jnp.float32) * jnp.minimum(share, 0.99)).astype(dtype)
         step = jnp.where(turn % 3 == 2, width // 2, step)
         middle = low + jnp.clip(step, one, width - one)
-        count = _count([key >= middle for key in keys])
+        count = reaching(middle)
         enough = count >= wanted
         return (
             jnp.where(enough, middle, low),
@@ -202,7 +310,12 @@ def _search(
             turn + 1,
         )
 
-    none = jnp.zeros((), jnp.uint32)
-    start = (smallest, largest + one, count_all, none, jnp.int32(0))
+    start = (
+        smallest,
+        largest + one,
+        reaching(smallest),
+        jnp.zeros_like(wanted),
+        jnp.int32(0),
+    )
     low, _, count_low, _, _ = lax.while_loop(unfinished, probe, start)
     return low, count_low

@@ -178,9 +178,10 @@ def _mean_progress(metrics: MetricsWriter, steps: int) -> float:
     rows = [row for row in metrics.rows if row["kind"] == "topology"]
     if not rows or not rows[-1]["sparsity"]:
         return 1.0
+    final = rows[-1]["sparsity"]
     ends = [row["step"] for row in rows[1:]] + [steps]
     area = sum(
-        (end - row["step"]) * row["sparsity"]
+        (end - row["step"]) * (row["sparsity"] / final)
         for row, end in zip(rows, ends, strict=True)
     )
-    return min(1.0, max(0.0, area / (steps * rows[-1]["sparsity"])))
+    return min(1.0, area / steps)

@@ -26,8 +26,19 @@ Exit codes:
   75  interrupted by SIGTERM or Ctrl-C, and saved: run the same command to go on
 """
 
-import json
 import sys
+
+from sparsejax.extras import require
+
+try:
+    for _module in ("absl", "flax", "grain", "ml_collections", "orbax.checkpoint"):
+        require(_module, extra="train")
+except ImportError as _error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"sparsejax.train: {_error}")
+
+import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -73,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Worker processes of the input pipeline insist on parsed flags.
     flags.FLAGS.mark_as_parsed()
     tfds.disable_progress_bar()
-    logging.set_verbosity(logging.ERROR)
+    # What goes wrong in a library reaches the user as our one line, not as its log.
+    logging.set_verbosity(logging.FATAL)
     try:
         return run(configuration.parse(arguments))
     except ConfigError as error:
@@ -82,8 +94,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(DIVERGED, error)
     except NotSparseError as error:
         return _failed(NOT_SPARSE, error)
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         return _failed(FILE_ERROR, error)
+    except OSError as error:
+        return _failed(
+            FILE_ERROR,
+            f"a file could not be read or written: {error}; free some space or check "
+            "the path, and run the same command again to go on.",
+        )
 
 
 def run(command: configuration.Command) -> int:
@@ -102,6 +120,7 @@ def run(command: configuration.Command) -> int:
       CheckpointError: If a checkpoint cannot be written, or none can be read.
     """
     config, folder = command.config, command.workdir
+    began = time.monotonic()
     with progress(config.get("steps") or 1) as shown, interruption.requested() as asked:
         # ------------------------------------------------ check, before compiling
         shown.stage("reading the config and the data")
@@ -138,7 +157,7 @@ def run(command: configuration.Command) -> int:
             checkpoints = Checkpoints(
                 folder, keep=config.keep_checkpoints, report=shown.message
             )
-            step, seconds = 0, 0.0
+            step, earlier = 0, 0.0
             abstract = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
                 abstract,
@@ -150,24 +169,25 @@ def run(command: configuration.Command) -> int:
                 )
             else:
                 step, state, record = restored
-                seconds = record["seconds"]
+                earlier = record["seconds"]
                 shown.message(f"going on from the checkpoint of step {step}")
             metrics = MetricsWriter(folder, step=step)
 
             # ---------------------------------------------------------------- compile
             shown.stage("compiling the training step")
-            began = time.monotonic()
+            compiling = time.monotonic()
             train_step = (
                 jax.jit(_measured(task), donate_argnums=0)
                 .lower(state, jax.device_put(sample, split))
                 .compile()
             )
             evaluation_step = jax.jit(task.evaluation_step)
-            shown.message(f"compiled in {time.monotonic() - began:.0f} s")
+            shown.message(f"compiled in {time.monotonic() - compiling:.0f} s")
 
             # ------------------------------------------------------------------ train
-            began = time.monotonic() - seconds
-            first_step, first_second = step, seconds
+            began -= earlier
+            seconds = first_second = time.monotonic() - began
+            first_step = step
             unchecked: tuple[int, Any] | None = None
             text = ""
             if step == 0:
@@ -308,11 +328,11 @@ def _finished_step(folder: Any) -> int | None:
 
 
 def _text(row: dict[str, float]) -> str:
-    shown = ("loss", "accuracy", "learning_rate")
-    return "  ".join(f"{name} {row[name]:.4g}" for name in shown if name in row)
+    shown = ("loss", "accuracy")
+    return "  ".join(f"{name} {row[name]:.4f}" for name in shown if name in row)
 
 
-def _failed(code: int, error: Exception) -> int:
+def _failed(code: int, error: Exception | str) -> int:
     text = " ".join(str(error).split())
     print(f"sparsejax.train: {text}", file=sys.stderr)
     return code

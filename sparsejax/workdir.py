@@ -53,7 +53,13 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         fields that differ, as ``field: there -> here``.
     """
     path = workdir / "config.json"
-    here = json.loads(json.dumps(config))
+    try:
+        here = json.loads(json.dumps(config))
+    except TypeError as error:
+        raise ConfigError(
+            f"the config cannot be stored ({error}); use numbers, strings, None, lists "
+            "and dictionaries only."
+        ) from error
     if not path.exists():
         write_json(path, here)
         return

@@ -127,11 +127,6 @@ TABLE = [
         ["config.method.where='blocks/.*/kernel'", "matches no path", "hidden0/kernel"],
     ),
     (
-        "sparsity map that names no layer",
-        [RIGL, "--config.method.sparsity={'conv/.*': 0.9}"],
-        ["config.method.sparsity", "conv/.*"],
-    ),
-    (
         "less than one weight in a layer",
         [
             RIGL,
@@ -228,6 +223,42 @@ def test_a_config_file_that_fails_is_one_line(capsys, tmp_path):
         assert error.count("\n") == 1
         assert "mine.py" in error
         assert word in error
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "words"),
+    [
+        ({"conv/.*": 0.9}, ["conv/.*", "hidden0/kernel"]),
+        ({}, ["names no layer"]),
+        ({"hidden.*": 1.0}, ["hidden.*", "1.0", "[0, 1)"]),
+    ],
+)
+def test_a_map_of_sparsities_that_is_wrong(sparsity, words, capsys, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from sparsejax import recipes\n"
+        "def get_config():\n"
+        "    config = recipes.mlp('rigl')\n"
+        "    with config.ignore_type():\n"
+        f"        config.method.sparsity = recipes.by_path({sparsity!r})\n"
+        "    return config\n"
+    )
+    assert train.main(["--config=mine.py"]) == train.MISUSED
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for word in ["config.method.sparsity", *words]:
+        assert word in error
+
+
+def test_a_config_that_cannot_be_stored(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from sparsejax import recipes\n"
+        "def get_config():\n"
+        "    config = recipes.mlp('rigl')\n"
+        "    config.method.where = lambda path, leaf: path == 'head/kernel'\n"
+        "    return config\n"
+    )
+    assert train.main(["--config=mine.py"]) == train.MISUSED
+    assert "the config cannot be stored" in capsys.readouterr().err
 
 
 def test_a_field_that_a_config_file_forgets(capsys, tmp_path):

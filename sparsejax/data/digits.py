@@ -73,12 +73,12 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, indices: np.ndarray
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        digits = sklearn.datasets.load_digits()
+        pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
+        images = (pixels * _PIXEL_SCALE).astype(np.uint8).reshape(-1, 8, 8)
         for index in indices.tolist():
-            pixels = (digits.images[index] * _PIXEL_SCALE).astype(np.uint8)
             # A PIL image is encoded without TensorFlow, an array is not.
-            image = PIL.Image.fromarray(pixels)
-            yield index, {"image": image, "label": int(digits.target[index])}
+            image = PIL.Image.fromarray(images[index])
+            yield index, {"image": image, "label": int(labels[index])}
 
 
 def digits(*, data_dir: str | None = None, shift: int = 0) -> pipeline.Dataset:
@@ -121,24 +121,24 @@ def digits(*, data_dir: str | None = None, shift: int = 0) -> pipeline.Dataset:
 
 def _decoded(builder: tfds.core.DatasetBuilder, split: str) -> list[pipeline.Example]:
     """Reads a split into memory: decoding costs more than a small network's step."""
-    source = builder.as_data_source(split=split, decoders=pipeline.ENCODED)
+    source = pipeline.encoded_examples(builder, split)
     return [
         {
             "image": np.asarray(pipeline.decoded(example["image"], "L"))[..., None],
             "label": example["label"],
         }
-        for example in source
+        for example in (source[index] for index in range(len(source)))
     ]
 
 
-def _evaluation_example(example: pipeline.Example) -> pipeline.Batch:
+def _evaluation_example(example: pipeline.Example) -> pipeline.Example:
     image = pipeline.standardised(example["image"], _MEAN, _DEVIATION)
     return {"image": image, "label": np.int32(example["label"])}
 
 
 def _train_example(
     example: pipeline.Example, rng: np.random.Generator, *, shift: int
-) -> pipeline.Batch:
+) -> pipeline.Example:
     image = example["image"]
     if shift:
         down, right = rng.integers(0, 2 * shift + 1, size=2)

@@ -60,10 +60,8 @@ def imagenet2012(
         )
     builder = _prepared(pipeline.data_directory(data_dir))
     return pipeline.Dataset(
-        train=builder.as_data_source(split="train", decoders=pipeline.ENCODED),
-        evaluation=builder.as_data_source(
-            split="validation", decoders=pipeline.ENCODED
-        ),
+        train=pipeline.encoded_examples(builder, "train"),
+        evaluation=pipeline.encoded_examples(builder, "validation"),
         train_transform=partial(_train_example, size=image_size),
         evaluation_transform=partial(_evaluation_example, size=image_size),
         number_of_classes=1000,
@@ -81,11 +79,10 @@ def _prepared(data_dir: str | None) -> tfds.core.DatasetBuilder:
             f"config.data.name = 'imagenet2012': not prepared in {looked_in}; set "
             f"config.data.data_dir or TFDS_DATA_DIR, or prepare it: {how}"
         )
-    file_format = builder.info.file_format
-    if file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise ConfigError(
             f"config.data.name = 'imagenet2012': prepared in {looked_in} as "
-            f"{file_format.value}, which needs TensorFlow to read; convert it: "
+            f"{builder.info.file_format}, which only TensorFlow reads; convert it: "
             'pip install "sparsejax[prepare]"; tfds convert_format '
             f"--dataset_dir={looked_in} --out_file_format=array_record --out_path=..."
         )
@@ -94,7 +91,7 @@ def _prepared(data_dir: str | None) -> tfds.core.DatasetBuilder:
 
 def _train_example(
     example: pipeline.Example, rng: np.random.Generator, *, size: int
-) -> pipeline.Batch:
+) -> pipeline.Example:
     image = pipeline.decoded(example["image"], "RGB")
     box = _random_crop(image.size, rng)
     image = image.resize((size, size), PIL.Image.Resampling.BILINEAR, box=box)
@@ -104,7 +101,7 @@ def _train_example(
     return _standardised(pixels, example["label"])
 
 
-def _evaluation_example(example: pipeline.Example, *, size: int) -> pipeline.Batch:
+def _evaluation_example(example: pipeline.Example, *, size: int) -> pipeline.Example:
     image = pipeline.decoded(example["image"], "RGB")
     shorter = round(size * 8 / 7)
     scale = shorter / min(image.size)
@@ -115,7 +112,7 @@ def _evaluation_example(example: pipeline.Example, *, size: int) -> pipeline.Bat
     return _standardised(np.asarray(image), example["label"])
 
 
-def _standardised(pixels: np.ndarray, label: int) -> pipeline.Batch:
+def _standardised(pixels: np.ndarray, label: int) -> pipeline.Example:
     image = pipeline.standardised(pixels, _MEAN, _DEVIATION)
     return {"image": image, "label": np.int32(label)}
 

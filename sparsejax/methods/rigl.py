@@ -17,6 +17,7 @@ from sparsejax.structures import Structure
 __all__ = ["rigl"]
 
 BUDGET = "fixed"
+NEEDS_DENSE_GRADIENT = True
 
 
 def rigl(

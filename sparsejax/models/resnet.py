@@ -1,6 +1,7 @@
 """ResNet v1.5: the residual network with its stride on the 3x3 convolution."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,8 @@ class Stem(nnx.Module):
         hidden = self.norm(self.conv(inputs), use_running_average=not train)
         hidden = jax.nn.relu(hidden)
         if self.pool:
-            padding = ((1, 1), (1, 1))
+            # Flax declares the padding as a string, and takes numbers as documented.
+            padding: Any = ((1, 1), (1, 1))
             hidden = nnx.max_pool(hidden, (3, 3), strides=(2, 2), padding=padding)
         return hidden
 
