@@ -3,6 +3,6 @@
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["sparsejax", "sparsejax.*"]), "sparsejax.configs"],
+    packages=[*find_packages(include=["sparsejax*"]), "sparsejax.configs"],
     package_dir={"sparsejax.configs": "configs"},
 )

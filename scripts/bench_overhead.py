@@ -29,7 +29,10 @@ def main():
     )
     parser.add_argument("--rounds", type=int, default=30, help="interleaved rounds")
     parser.add_argument(
-        "--weights", type=int, default=25_000_000, help="size of the selection benchmark"
+        "--weights",
+        type=int,
+        default=25_000_000,
+        help="size of the selection benchmark",
     )
     options = parser.parse_args()
     print(f"device: {jax.devices()[0].device_kind}, jax {jax.__version__}")

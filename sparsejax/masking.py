@@ -176,7 +176,9 @@ def masked(
             by_path = dict(zip(paths, masks, strict=True))
             inner_state = restart_outside(by_path, inner_state, fresh)
         sparse_gradients = treedef.unflatten(_zeroed(gradients, masks))
-        steps, inner_state = inner.update(sparse_gradients, inner_state, params, **extra)
+        steps, inner_state = inner.update(
+            sparse_gradients, inner_state, params, **extra
+        )
         steps = treedef.flatten_up_to(steps)
         state = state._replace(
             count=optax.safe_increment(state.count), inner=inner_state
@@ -214,9 +216,11 @@ def masked(
         # A branch whose results are masks alone costs nothing between moves; were
         # parameters or statistics to pass through it, they would be copied each step.
         stored, tracking = lax.cond(due, moved, unmoved, steps)
-        kept = _each(jnp.logical_and, masks, _each(unpack, treedef.flatten_up_to(stored)))
+        kept = _each(
+            jnp.logical_and, masks, _each(unpack, treedef.flatten_up_to(stored))
+        )
         if on_move == "hold":
-            steps = [jnp.where(due, jnp.zeros_like(step), step) for step in steps]
+            steps = [jnp.where(due, jnp.zeros_like(one), one) for one in steps]
         update = treedef.unflatten(_landed(kept, leaves, steps))
         return update, state._replace(key=key, masks=stored, tracking=tracking)
 

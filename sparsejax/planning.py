@@ -28,11 +28,11 @@ class Plan(NamedTuple):
     """Sparsified leaves in flattening order, and the weights each keeps in the end."""
 
     layers: list[Layer]
-    budgets: list[Budget]
+    budgets: list[Budget] | list[Int[Array, "..."]]
 
 
 def budget_arrays(
-    layers: Sequence[Layer], budgets: Sequence[Budget]
+    layers: Sequence[Layer], budgets: Sequence[Budget] | Sequence[Int[Array, "..."]]
 ) -> list[Int[Array, "..."]]:
     """Budgets as arrays over each leaf's stacked axes."""
     return [
@@ -132,6 +132,6 @@ def plan_from_masks(
     return plan
 
 
-def _counts(layer: Layer, mask: Any) -> Any:
+def _counts(layer: Layer, mask: Any) -> Int[Array, "..."]:
     axes = tuple(range(len(layer.spec.stacked), len(layer.shape)))
     return jnp.sum(mask, axis=axes, dtype=jnp.int32)

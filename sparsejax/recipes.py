@@ -153,9 +153,7 @@ def _imagenet(method: str) -> ConfigDict:
         "factor": 0.1,
     }
     config.label_smoothing = 0.1
-    config.method = _method(method, sparsity=0.8, every=100, steps=steps)
-    if "stop" in config.method:
-        config["method"]["stop"] = 25_000
+    config.method = _method(method, sparsity=0.8, every=100, steps=steps, stop=25_000)
     config.log_every = 100
     config.evaluate_every = 1_600
     config.checkpoint_every = 800
@@ -164,7 +162,12 @@ def _imagenet(method: str) -> ConfigDict:
 
 
 def _method(
-    name: str, *, sparsity: float, every: int, steps: FieldReference
+    name: str,
+    *,
+    sparsity: float,
+    every: int,
+    steps: FieldReference,
+    stop: int | None = None,
 ) -> dict[str, Any]:
     """The arguments of a method; intervals follow an override of the steps."""
     if name == "dense":
@@ -172,7 +175,7 @@ def _method(
     common = {"name": name, "sparsity": sparsity, "distribution": "erk", "track": True}
     if name == "static":
         return common
-    moving = {**common, "every": every, "stop": steps * 3 // 4}
+    moving = {**common, "every": every, "stop": stop or steps * 3 // 4}
     if name == "magnitude":
         return {**moving, "start": steps // 8}
     return {**moving, "drop_fraction": {"name": "cosine", "initial": 0.3}}

@@ -198,9 +198,7 @@ class _Apart:
     def ranks(self, keys):
         return [
             _descending_rank(key.shape, len(batch), total)
-            for key, batch, total in zip(
-                keys, self._batches, self.totals, strict=True
-            )
+            for key, batch, total in zip(keys, self._batches, self.totals, strict=True)
         ]
 
 

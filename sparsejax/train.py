@@ -19,7 +19,8 @@ after the step that it is in.
 Exit codes:
    0  finished (now, or already before)
    1  a defect in the program: the traceback says where
-   2  the command, the config or the run directory is at fault; nothing was trained
+   2  the command, the config, the run directory or the installation is at fault;
+      nothing was trained
    3  the loss or a parameter is not finite; the last good checkpoint is kept
    4  a weight that should be zero is not: something is wrapped in the wrong order
   74  a file could not be written or read, such as on a full disk
@@ -36,7 +37,8 @@ try:
 except ImportError as _error:
     if __name__ != "__main__":
         raise
-    sys.exit(f"sparsejax.train: {_error}")
+    print(f"sparsejax.train: {_error}", file=sys.stderr)
+    sys.exit(2)
 
 import json
 import time

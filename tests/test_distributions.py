@@ -65,7 +65,11 @@ shapes = st.lists(
 
 
 @settings(max_examples=80, deadline=None)
-@given(shapes, st.sampled_from([0.0, 0.3, 0.5, 0.8, 0.9]), st.sampled_from("er erk".split()))
+@given(
+    shapes,
+    st.sampled_from([0.0, 0.3, 0.5, 0.8, 0.9]),
+    st.sampled_from("er erk".split()),
+)
 def test_total_is_exact_and_no_layer_overflows(shapes, sparsity, name):
     layers = layers_of(*shapes)
     size = sum(layer.size for layer in layers)

@@ -53,7 +53,9 @@ def test_patterns_choose_and_must_match():
     params = shapes({"a": {"kernel": (4, 4)}, "b": {"kernel": (4, 4)}})
     assert paths(params, where="^a/") == ["a/kernel"]
     assert paths(params, where=["^a/", "^b/"]) == ["a/kernel", "b/kernel"]
-    with pytest.raises(ValueError, match="where='c/' matches no path; the paths are: a"):
+    with pytest.raises(
+        ValueError, match="where='c/' matches no path; the paths are: a"
+    ):
         paths(params, where="c/")
     with pytest.raises(ValueError, match="not a regular expression"):
         paths(params, where="a(")

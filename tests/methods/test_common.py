@@ -17,6 +17,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import sparsejax as sj
+from sparsejax.layers import choose_layers, leaves_with_paths
 
 STEPS = 12
 ARGUMENTS = {"sparsity": 0.5, "start": 1, "every": 3, "stop": 8, "seed": 3}
@@ -51,29 +52,28 @@ def budget_kind(method):
     return importlib.import_module(f"sparsejax.methods.{method}").BUDGET
 
 
-def initial_params(dtype=jnp.float32, key=None):
-    keys = jax.random.split(jax.random.key(0) if key is None else key, 2)
+def initial_params(dtype=jnp.float32, seed=0):
+    random = np.random.default_rng(seed)
     return {
-        "blocks": {"kernel": jax.random.normal(keys[0], (2, 8, 6)).astype(dtype)},
+        "blocks": {"kernel": jnp.asarray(random.normal(size=(2, 8, 6)), dtype)},
         "head": {
-            "kernel": jax.random.normal(keys[1], (16, 8)).astype(dtype),
+            "kernel": jnp.asarray(random.normal(size=(16, 8)), dtype),
             "bias": jnp.ones(8, dtype),
         },
     }
 
 
-def gradients_at(step, params):
+def gradients_at(step, dtype=jnp.float32):
     """Random gradients that depend on nothing but the step."""
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(7), step), len(leaves))
-    return treedef.unflatten(
-        jax.random.normal(key, leaf.shape).astype(leaf.dtype)
-        for key, leaf in zip(keys, leaves, strict=True)
+    random = np.random.default_rng(step)
+    return jax.tree.map(
+        lambda leaf: random.normal(size=leaf.shape).astype(dtype),
+        jax.eval_shape(initial_params),
     )
 
 
-def update(tx, params, state, step, **extra):
-    updates, state = tx.update(gradients_at(step, params), state, params, **extra)
+def update(tx, params, state, gradients, **extra):
+    updates, state = tx.update(gradients, state, params, **extra)
     return optax.apply_updates(params, updates), state
 
 
@@ -82,8 +82,9 @@ def run(tx, params, steps=STEPS, check=None, **extra):
     state = jax.jit(tx.init)(params)
     params = sj.sparsify(params, state)
     step = jax.jit(functools.partial(update, tx))
+    dtype = params["head"]["bias"].dtype
     for index in range(steps):
-        params, state = step(params, state, index, **extra)
+        params, state = step(params, state, gradients_at(index, dtype), **extra)
         if check:
             check(params, state, index)
     assert step._cache_size() == 1, "the step was compiled again"
@@ -92,9 +93,15 @@ def run(tx, params, steps=STEPS, check=None, **extra):
 
 def expected_budget(method):
     """Exact counts that the method must show, from the distribution alone."""
-    tx = build("static", optax.sgd(0.1))
-    counts = sj.counts(tx.init(initial_params()))
-    return {} if method == "dense" else counts
+    if method == "dense":
+        return {}
+    params = initial_params()
+    layers = choose_layers(params, where=sj.matmul_weights, layout=LAYOUT)
+    budgets = sj.erk()(layers, ARGUMENTS["sparsity"])
+    return {
+        layer.path: (sum(budget), layer.size)
+        for layer, budget in zip(layers, budgets, strict=True)
+    }
 
 
 def checker(method, *, stop=ARGUMENTS["stop"]):
@@ -185,16 +192,16 @@ def extra_arguments(method, inner):
 
 def vmap_over_seeds(method, inner):
     seeds = jax.random.split(jax.random.key(5), 3)
-    params = jax.vmap(lambda key: initial_params(key=key))(seeds)
+    replicas = [initial_params(seed=seed) for seed in range(3)]
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *replicas)
 
     def init(key, params):
         tx = build(method, inner, seed=key)
         state = tx.init(params)
         return sj.sparsify(params, state), state
 
-    one = jax.tree.map(lambda leaf: leaf[0], params)
-    axes = sj.replica_axes(jax.eval_shape(init, seeds[0], one)[1])
-    params, state = jax.vmap(init, out_axes=(0, axes))(seeds, params)
+    axes = sj.replica_axes(jax.eval_shape(init, seeds[0], replicas[0])[1])
+    params, state = jax.jit(jax.vmap(init, out_axes=(0, axes)))(seeds, params)
     tx = build(method, inner)
     step = jax.jit(
         jax.vmap(
@@ -202,11 +209,11 @@ def vmap_over_seeds(method, inner):
         )
     )
     for index in range(STEPS):
-        params, state = step(params, state, index)
+        params, state = step(params, state, gradients_at(index))
         sj.verify(params, state)
     assert step._cache_size() == 1
     budget = expected_budget(method)
-    for path, mask in dict(sj.layers.leaves_with_paths(sj.masks(state))).items():
+    for path, mask in dict(leaves_with_paths(sj.masks(state))).items():
         per_seed = np.asarray(mask).reshape(3, -1)
         assert (per_seed.sum(axis=1) == budget[path][0]).all()
         assert (per_seed[0] != per_seed[1]).any(), "two seeds have the same masks"
@@ -219,10 +226,12 @@ def scan(method, inner):
 
     @jax.jit
     def train(params, state):
-        def body(carry, index):
-            return update(tx, *carry, index), None
+        def body(carry, gradients):
+            return update(tx, *carry, gradients), None
 
-        return jax.lax.scan(body, (params, state), jnp.arange(STEPS))[0]
+        gradients = [gradients_at(index) for index in range(STEPS)]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
+        return jax.lax.scan(body, (params, state), stacked)[0]
 
     params, state = train(sj.sparsify(start, state), state)
     sj.verify(params, state)
@@ -250,7 +259,8 @@ def devices(method, inner, layouts=((4, 2),)):
         step = jax.jit(functools.partial(update, tx))
         params = sj.sparsify(params, state)
         for index in range(STEPS):
-            params, state = jax.block_until_ready(step(params, state, index))
+            gradients = gradients_at(index)
+            params, state = jax.block_until_ready(step(params, state, gradients))
         sj.verify(params, state)
         assert_same_masks(state, alone)
 
@@ -310,15 +320,17 @@ def test_full_product(method, optimizer, wrapper):
 def test_dense_is_the_inner_optimizer_bit_for_bit():
     params, _ = run(build("dense", optax.adamw(1e-2)), initial_params())
     inner = optax.adamw(1e-2)
-    plain_params, state = initial_params(), None
+    plain_params = initial_params()
     state = inner.init(plain_params)
     step = jax.jit(functools.partial(update, inner))
     for index in range(STEPS):
-        plain_params, state = step(plain_params, state, index)
+        plain_params, state = step(plain_params, state, gradients_at(index))
     jax.tree.map(np.testing.assert_array_equal, params, plain_params)
 
 
 @pytest.mark.parametrize("method", [name for name in sj.METHODS if name != "dense"])
 def test_sparsity_zero_trains_every_weight(method):
-    params, _ = run(build(method, optax.sgd(0.1), drop_fraction=0.0, sparsity=0.0), initial_params())
+    params, _ = run(
+        build(method, optax.sgd(0.1), drop_fraction=0.0, sparsity=0.0), initial_params()
+    )
     assert all(bool((leaf != 0).all()) for leaf in jax.tree.leaves(params))

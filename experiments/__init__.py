@@ -1,0 +1,1 @@
+"""Studies: each folder holds its claim, its command and its measured results."""

@@ -1,0 +1,105 @@
+"""Compares sparse-training methods on the digits: python -m experiments.digits_methods.
+
+Finished cells are kept in results.csv and not trained again.
+"""
+
+import argparse
+import pathlib
+import time
+from collections.abc import Sequence
+
+import sparsejax as sj
+from experiments.digits_methods import plot, results, tables
+from experiments.digits_methods.results import Row
+from experiments.digits_methods.training import configure, train
+
+METHODS = ("dense", "static", "set", "rigl", "magnitude")
+SPARSITIES = (0.9, 0.95, 0.98)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains what is missing, then writes results.csv, table.md and plot.png.
+
+    Args:
+      arguments: of the command line; default: the process's own.
+    """
+    options = _parse(arguments)
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "results.csv"
+    rows = results.read(path)
+    wanted = [
+        (method, sparsity)
+        for method in options.methods
+        for sparsity in ((0.0,) if method == "dense" else options.sparsities)
+    ]
+    for method, sparsity in wanted:
+        name = f"{method} at {100 * sparsity:g} %"
+        done = {
+            row.seed for row in rows if _cell(row) == (method, sparsity, options.steps)
+        }
+        seeds = [seed for seed in range(options.seeds) if seed not in done]
+        if not seeds:
+            print(f"{name}: already in {path}", flush=True)
+            continue
+        print(f"{name}: training {len(seeds)} seeds ...", flush=True)
+        began = time.monotonic()
+        outcomes = train(configure(method, sparsity, options.steps), seeds)
+        rows += [
+            Row(method, sparsity, options.steps, seed, outcome.active, outcome.accuracy)
+            for seed, outcome in zip(seeds, outcomes, strict=True)
+        ]
+        results.write(path, rows)
+        mean = sum(outcome.accuracy for outcome in outcomes) / len(outcomes)
+        seconds = time.monotonic() - began
+        print(f"{name}: accuracy {100 * mean:.1f} % ({seconds:.0f} s)", flush=True)
+
+    chosen = [
+        row
+        for cell in wanted
+        for row in rows
+        if _cell(row) == (*cell, options.steps) and row.seed < options.seeds
+    ]
+    _report(chosen, options.output)
+
+
+def _report(rows: Sequence[Row], output: pathlib.Path) -> None:
+    found = tables.cells(rows)
+    text = tables.accuracy_table(found)
+    sparsest = max(cell.sparsity for cell in found)
+    compared = [cell for cell in found if cell.sparsity in (0, sparsest)]
+    if len(compared) > 1 and all(len(cell.accuracies) > 1 for cell in compared):
+        text += f"\nNeighbours at {100 * sparsest:g} %:\n\n"
+        text += tables.neighbour_table(compared)
+    (output / "table.md").write_text(text)
+    plot.draw(found, output / "plot.png")
+    print(f"\n{text}\nwritten to {output}")
+
+
+def _cell(row: Row) -> tuple[str, float, int]:
+    return row.method, row.sparsity, row.steps
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.digits_methods", description=__doc__
+    )
+    parser.add_argument("--seeds", type=int, default=10, help="networks per cell")
+    parser.add_argument("--steps", type=int, default=2_000, help="training steps")
+    parser.add_argument(
+        "--methods", nargs="+", choices=sj.METHODS, default=METHODS, metavar="METHOD"
+    )
+    parser.add_argument("--sparsities", nargs="+", type=float, default=SPARSITIES)
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/digits_methods"),
+        help="folder of results.csv, table.md and plot.png",
+    )
+    options = parser.parse_args(arguments)
+    if options.seeds < 1 or options.steps < 4:
+        parser.error("--seeds must be at least 1, --steps at least 4")
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Means with intervals, and tests between neighbours, as Markdown."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from experiments.digits_methods.results import Row
+
+NAMES = {
+    "dense": "dense",
+    "static": "static",
+    "set": "SET",
+    "rigl": "RigL",
+    "magnitude": "gradual magnitude",
+}
+"""How methods are called in tables and plots; others by their own name."""
+
+
+class Cell(NamedTuple):
+    """The seeds of one method at one sparsity.
+
+    Attributes:
+      method: its name.
+      sparsity: share of the weights that are zero; 0 for ``dense``.
+      active: weights that are left; the same in every seed.
+      accuracies: in percent, one per seed.
+    """
+
+    method: str
+    sparsity: float
+    active: int
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy in percent."""
+        return float(np.mean(self.accuracies))
+
+    @property
+    def half_width(self) -> float:
+        """Half of the 95 % interval of the mean, by Student's t; percent."""
+        count = len(self.accuracies)
+        if count < 2:
+            return float("nan")
+        error = np.std(self.accuracies, ddof=1) / np.sqrt(count)
+        return float(stats.t.ppf(0.975, count - 1) * error)
+
+
+def cells(rows: Sequence[Row]) -> list[Cell]:
+    """Groups rows by method and sparsity, in the order of their first rows.
+
+    Args:
+      rows: all of the same number of steps.
+
+    Raises:
+      ValueError: the seeds of a cell have different numbers of weights.
+    """
+    groups: dict[tuple[str, float], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.sparsity), []).append(row)
+    found = []
+    for (method, sparsity), group in groups.items():
+        active = {row.active for row in group}
+        if len(active) > 1:
+            raise ValueError(
+                f"{method} at {sparsity}: seeds have {sorted(active)} weights"
+            )
+        accuracies = tuple(100 * row.accuracy for row in group)
+        found.append(Cell(method, sparsity, active.pop(), accuracies))
+    return found
+
+
+def accuracy_table(found: Sequence[Cell]) -> str:
+    """Test accuracy, a line per method and a column per sparsity.
+
+    Args:
+      found: the cells to show.
+
+    Returns:
+      A Markdown table.
+    """
+    columns = {}
+    for cell in sorted(found, key=lambda cell: cell.sparsity):
+        columns.setdefault(cell.sparsity, cell.active)
+    by_place = {(cell.method, cell.sparsity): cell for cell in found}
+    heads = [f"{100 * s:g} % ({active:,} weights)" for s, active in columns.items()]
+    lines = [["method", *heads]]
+    for method in dict.fromkeys(cell.method for cell in found):
+        places = [by_place.get((method, sparsity)) for sparsity in columns]
+        shown = [_interval(cell) if cell else "" for cell in places]
+        lines.append([NAMES.get(method, method), *shown])
+    return _markdown(lines)
+
+
+def neighbour_table(found: Sequence[Cell]) -> str:
+    """Welch's t-test between methods next to each other in accuracy at one sparsity.
+
+    Args:
+      found: cells of at least two seeds each.
+
+    Returns:
+      A Markdown table, the most accurate pair first.
+    """
+    lines = [["pair", "difference", "Welch's t", "p"]]
+    ranked = sorted(found, key=lambda cell: cell.mean, reverse=True)
+    for better, worse in itertools.pairwise(ranked):
+        test = stats.ttest_ind(better.accuracies, worse.accuracies, equal_var=False)
+        names = [NAMES.get(cell.method, cell.method) for cell in (better, worse)]
+        lines.append(
+            [
+                " - ".join(names),
+                f"{better.mean - worse.mean:.2f}",
+                f"{test.statistic:.1f}",
+                f"{test.pvalue:.1g}",
+            ]
+        )
+    return _markdown(lines)
+
+
+def _interval(cell: Cell) -> str:
+    return f"{cell.mean:.1f} ± {cell.half_width:.1f}"
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    head, *rest = [f"| {' | '.join(line)} |" for line in lines]
+    rule = "|---|" + "---:|" * (len(lines[0]) - 1)
+    return "\n".join([head, rule, *rest]) + "\n"

@@ -1,0 +1,56 @@
+"""The layers of the package, for the tests that hold its modules to them.
+
+A module imports only from its own layer and from those below. The library, layers 0 to
+2, is what the base install brings; everything above needs the ``train`` extra.
+"""
+
+import pathlib
+
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "sparsejax"
+
+LIBRARY_LAYER = 2
+
+FOLDERS = {"methods": 2, "models": 3, "data": 4, "tasks": 5}
+
+FILES = {
+    1: """checks distributions extras graph initialization layers schedules selection
+        structures version""",
+    2: """__init__ applying inspection masking planning rules state statistics""",
+    4: "building checkpoint cost health interruption metrics progress workdir",
+    6: """configuration plot_style plots recipes report report_page report_style runs
+        summary_file train validation""",
+}
+
+MAY_IMPORT = {
+    1: {"jax", "jaxtyping", "numpy"},
+    2: {"jax", "jaxtyping", "numpy", "optax"},
+    3: {"flax", "jax", "jaxtyping", "numpy"},
+}
+
+
+def module_name(file: pathlib.Path) -> str:
+    """``sparsejax/methods/rigl.py`` -> ``sparsejax.methods.rigl``."""
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layers() -> dict[str, int]:
+    """Maps every module of the package to its layer.
+
+    Raises:
+      LookupError: if a file has no layer yet.
+    """
+    files = {name: layer for layer, names in FILES.items() for name in names.split()}
+    found = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        folder, *rest = file.relative_to(PACKAGE).parts
+        where, key = (FOLDERS, folder) if rest else (files, file.stem)
+        if key not in where:
+            raise LookupError(f"{file} has no layer: add {key!r} to {__file__}")
+        found[module_name(file)] = where[key]
+    return found
+
+
+def library() -> list[str]:
+    """Names of the modules that the base install can import."""
+    return [name for name, layer in layers().items() if layer <= LIBRARY_LAYER]
