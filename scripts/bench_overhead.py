@@ -9,6 +9,7 @@ printed are the median ratio and the 10th to 90th percentile over the rounds.
 
 import argparse
 import functools
+import itertools
 import time
 
 import jax
@@ -114,7 +115,7 @@ def rigl(**options):
 
 def initialise(key):
     params = {}
-    for index, (inputs, outputs) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False)):
+    for index, (inputs, outputs) in enumerate(itertools.pairwise(WIDTHS)):
         kernel = jax.random.normal(jax.random.fold_in(key, index), (inputs, outputs))
         params[f"layer{index}"] = {
             "kernel": kernel * np.sqrt(2 / inputs),

@@ -101,8 +101,8 @@ def verify(params: PyTree, state: optax.OptState) -> None:
         if int(np.sum(count)):
             raise ValueError(
                 f"{path}: {int(np.sum(count))} parameters outside the mask are not "
-                "zero; likely a transformation chained after the sparse method (it must "
-                "go around the whole chain), a dense average put in place of the "
+                "zero; likely a transformation chained after the sparse method (it "
+                "must go around the whole chain), a dense average put in place of the "
                 "parameters (use sj.apply_masks), or parameters and optimizer state "
                 "from different checkpoints"
             )

@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
-import jax
+from jax.core import Tracer
 
 __all__ = ["check_choice", "check_fraction", "check_sparsity", "check_step"]
 
@@ -34,7 +34,7 @@ def check_sparsity(name: str, value: Any) -> None:
 
 def check_fraction(name: str, value: Any) -> None:
     """Raises unless ``value`` is a number in [0, 1]; traced values pass."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     if not _is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name}={value!r} is not a fraction; give a number in [0, 1]")

@@ -20,7 +20,7 @@ Distribution = Callable[[Sequence[Layer], float], list[Budget]]
 
 
 def budget_of(size: int, sparsity: float) -> int:
-    """Weights kept of ``size`` at ``sparsity``: round half to even, in exact arithmetic.
+    """Weights kept of ``size`` at ``sparsity``: rounded half to even, exactly.
 
     The sparsity is read as the decimal that was written, so that 0.9 of 10 leaves 1.
 
@@ -91,7 +91,7 @@ def er(*, custom: Mapping[str, float] | None = None) -> Distribution:
 def erk(
     *, power: float = 1.0, custom: Mapping[str, float] | None = None
 ) -> Distribution:
-    """Erdos-Renyi-Kernel: density proportional to ``(sum(shape) / prod(shape))**power``.
+    """Erdos-Renyi-Kernel: density as ``(sum(shape) / prod(shape))**power``.
 
     Evci et al. (2020): larger layers and kernels get sparser. Layers whose density
     would exceed 1 are kept dense and the rest is scaled again; the total over all

@@ -95,12 +95,17 @@ class Layer(NamedTuple):
 def path_name(path: tuple[Any, ...]) -> str:
     """The name of a leaf as patterns and messages see it.
 
+    The ``.value`` of a boxed parameter (Flax's variables and partitioned arrays) is not
+    part of its name.
+
     Example:
       >>> import jax
       >>> [(path, _)] = jax.tree.leaves_with_path({"dense": {"kernel": 1.0}})
       >>> path_name(path)
       'dense/kernel'
     """
+    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -132,7 +137,7 @@ def flax(*, stacked: Mapping[str, int] | None = None) -> Layout:
 
 
 def equinox(*, stacked: Mapping[str, int] | None = None) -> Layout:
-    """Equinox (and PyTorch): outputs first; ``(out, in)``, ``(out, in, height, width)``.
+    """Equinox and PyTorch: outputs first, ``(out, in)``, ``(out, in, height, width)``.
 
     Args:
       stacked: as in `flax`.

@@ -69,7 +69,7 @@ def masked(
     initial: Literal["random", "dense"] = "random",
     on_move: Literal["hold", "step"] = "hold",
     structure: Structure | None = None,
-    where: Where = matmul_weights,
+    where: Where | None = matmul_weights,
     layout: Layout | None = None,
     initial_masks: PyTree | None = None,
     seed: int | PRNGKeyArray = 0,
@@ -98,7 +98,7 @@ def masked(
         wrapper sees moves except to drop; the optimizer's statistics go on), "step"
         makes the step and then moves the topology of its result.
       structure: family of masks; default `unstructured`.
-      where: which leaves to sparsify.
+      where: which leaves to sparsify; None for none at all.
       layout: roles of axes; default `by_name`.
       initial_masks: tree like params of bool arrays, None at dense leaves; replaces
         ``where``, ``distribution`` and ``initial``.
@@ -127,6 +127,7 @@ def masked(
 
     def plan(params: PyTree) -> Plan:
         if initial_masks is None:
+            assert sparsity is not None
             return plan_layers(params, where, layout, sparsity, distribution)
         exact = initial == "random"
         return plan_from_masks(
@@ -192,6 +193,7 @@ def masked(
         key, move_key = jax.random.split(state.key)
 
         def moved(operands):
+            assert rule is not None and when is not None
             weights = leaves if on_move == "hold" else _stepped(masks, leaves, operands)
             layers, budgets = plan(params)
             move = Move(
@@ -224,7 +226,8 @@ def masked(
         update = treedef.unflatten(_landed(kept, leaves, steps))
         return update, state._replace(key=key, masks=stored, tracking=tracking)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    # optax's own type of states knows no None.
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 
 
 def _flatten(params: PyTree) -> tuple[list[str], list[Any], Any]:
@@ -269,7 +272,7 @@ def _landed(masks: list[Any], leaves: list[Any], steps: list[Any]) -> list[Any]:
 
 
 def _stepped(masks: list[Any], leaves: list[Any], steps: list[Any]) -> list[Any]:
-    """The sparse parameters after the inner step, as `optax.apply_updates` makes them."""
+    """The sparse parameters after the inner step, as `optax.apply_updates` does it."""
     updates = _landed(masks, leaves, steps)
     return [
         (leaf + update).astype(leaf.dtype)
@@ -282,14 +285,18 @@ def _dense_masks(key, layers, budgets, structure) -> list[Bool[Array, "..."]]:
 
 
 def _random_masks(key, layers, budgets, structure) -> list[Bool[Array, "..."]]:
-    # One compiled program: layer by layer outside of jit a deep network takes minutes.
+    # One compiled program, and one generator for all layers of a shape: layer by layer
+    # the initialisation of a deep network would compile for minutes.
     @jax.jit
     def draw(key):
-        scores = [
-            jax.random.bits(jax.random.fold_in(key, index), layer.shape)
-            for index, layer in enumerate(layers)
-        ]
-        return structure.select(layers, scores, budget_arrays(layers, budgets), None)
+        scores: dict[int, Array] = {}
+        for shape in dict.fromkeys(layer.shape for layer in layers):
+            group = [i for i, layer in enumerate(layers) if layer.shape == shape]
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.array(group))
+            bits = jax.vmap(lambda key, shape=shape: jax.random.bits(key, shape))(keys)
+            scores |= dict(zip(group, bits, strict=True))
+        ordered = [scores[i] for i in range(len(layers))]
+        return structure.select(layers, ordered, budget_arrays(layers, budgets), None)
 
     return draw(key)
 
@@ -307,7 +314,7 @@ def _record(tracking: Tracking | None, treedef, masks, new, store) -> Tracking |
         explored=treedef.unflatten(_each(store, union)),
         dropped=treedef.unflatten(_each(count, masks, new)),
         grown=treedef.unflatten(_each(count, new, masks)),
-        moves=optax.safe_increment(tracking.moves),
+        moves=jnp.asarray(optax.safe_increment(tracking.moves)),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Int, PyTree
 
 from sparsejax.distributions import Budget, Distribution, per_path
@@ -105,8 +106,8 @@ def plan_from_masks(
             continue
         if mask.shape != leaf.shape or mask.dtype != bool:
             raise ValueError(
-                f"initial_masks at {path} is {mask.dtype}{tuple(mask.shape)}; it must be "
-                f"bool{tuple(leaf.shape)} like the parameter, or None"
+                f"initial_masks at {path} is {mask.dtype}{tuple(mask.shape)}; it must "
+                f"be bool{tuple(leaf.shape)} like the parameter, or None"
             )
         shape = tuple(leaf.shape)
         layers.append(Layer(path, shape, layout(path, shape)))
@@ -121,7 +122,7 @@ def plan_from_masks(
     plan = plan_layers(
         params, lambda path, _: path in chosen, layout, sparsity, distribution
     )
-    if exact and not any(isinstance(mask, jax.core.Tracer) for mask in given):
+    if exact and not any(isinstance(mask, Tracer) for mask in given):
         active = sum(int(np.sum(np.asarray(mask))) for mask in given)
         budget = sum(sum(one) for one in plan.budgets)
         if active != budget:

@@ -62,7 +62,7 @@ Keep = Callable[[Structure, list[Leaf], Array], list[Bool[Array, "..."]]]
 
 
 def keep_largest(score: Score) -> Keep:
-    """Drops ``floor(fraction n)`` of a layer's ``n`` active weights, lowest score first.
+    """Drops ``floor(fraction n)`` of a layer's ``n`` active weights, lowest first.
 
     Args:
       score: what makes a weight worth keeping.
@@ -157,7 +157,8 @@ def prune(
         leaves = leaves_of(move)
         if scope == "global":
             size = sum(layer.size for layer in move.layers)
-            total = sum(jnp.sum(budget) for budget in move.budgets)
+            budgets = (jnp.sum(budget) for budget in move.budgets)
+            total = sum(budgets, start=jnp.zeros((), jnp.int32))
             scores = [score(leaf) for leaf in leaves]
             return top_k_mask(scores, _remaining(share, size, total), where=move.masks)
         kept = [
@@ -179,7 +180,7 @@ def leaves_of(move: Move) -> list[Leaf]:
 
 
 def active_count(layer: Layer, mask: Bool[Array, "..."]) -> Int[Array, "..."]:
-    """Active weights of every layer stacked in a leaf; the shape of its stacked axes."""
+    """Active weights of every layer stacked in a leaf, shaped as its stacked axes."""
     axes = tuple(range(len(layer.spec.stacked), len(layer.shape)))
     return jnp.sum(mask, axis=axes, dtype=jnp.int32)
 

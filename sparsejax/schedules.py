@@ -38,22 +38,22 @@ class When(NamedTuple):
     stop: int
     include_stop: bool
 
-    def due(self, step: Int[Array, ""]) -> Bool[Array, ""]:
+    def due(self, step: int | Int[Array, ""]) -> bool | Bool[Array, ""]:
         """Whether the topology moves at ``step``."""
         regular = (step >= self.start) & (step < self.stop)
         regular &= (step - self.start) % self.every == 0
         return regular | (step == self.stop) if self.include_stop else regular
 
-    def progress(self, step: Int[Array, ""]) -> Float[Array, ""]:
+    def progress(self, step: int | Int[Array, ""]) -> Float[Array, ""]:
         """``step / stop`` clipped to [0, 1]: RigL's clock, not shifted by ``start``."""
         return _ratio(step, self.stop)
 
-    def phase(self, step: Int[Array, ""]) -> Float[Array, ""]:
+    def phase(self, step: int | Int[Array, ""]) -> Float[Array, ""]:
         """``(step - start) / (stop - start)`` in [0, 1], exactly 1 from ``stop`` on."""
         return _ratio(step - self.start, self.stop - self.start)
 
 
-def _ratio(elapsed: Int[Array, ""], total: int) -> Float[Array, ""]:
+def _ratio(elapsed: int | Int[Array, ""], total: int) -> Float[Array, ""]:
     elapsed = jnp.asarray(elapsed)
     ratio = elapsed.astype(jnp.float32) / jnp.float32(max(total, 1))
     # Exactly 1 at the end whatever the rounding, so that a pruning schedule arrives.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,9 +136,21 @@ def top_k_masks(
     if not keys:
         return []
     counts = [jnp.asarray(one, jnp.int32) for one in k]
-    segments = _Apart(keys, [one.shape for one in counts])
-    wanted = jnp.concatenate([one.reshape(-1) for one in counts])
-    return _select(keys, segments, wanted)
+    # Arrays of one shape are stacked, so that the program does not grow with depth.
+    groups: dict[Any, list[int]] = {}
+    for index, (key, count) in enumerate(zip(keys, counts, strict=True)):
+        groups.setdefault((key.shape, count.shape), []).append(index)
+    stacked = [jnp.stack([keys[i] for i in group]) for group in groups.values()]
+    numbers = [jnp.stack([counts[i] for i in group]) for group in groups.values()]
+    segments = _Apart(stacked, [one.shape for one in numbers])
+    wanted = jnp.concatenate([one.reshape(-1) for one in numbers])
+    found = _select(stacked, segments, wanted)
+    masks = {
+        index: mask[position]
+        for group, mask in zip(groups.values(), found, strict=True)
+        for position, index in enumerate(group)
+    }
+    return [masks[index] for index in range(len(keys))]
 
 
 def _same_width(keys: list[Array]) -> list[Array]:

@@ -1,4 +1,4 @@
-"""What a method keeps in the optimizer's state, and how to find it under any wrapper."""
+"""What a method keeps in the optimizer's state, and finding it under any wrapper."""
 
 from __future__ import annotations
 
@@ -123,8 +123,8 @@ def find_states(state: optax.OptState) -> list[MaskedState]:
     ]
     if not found:
         raise ValueError(
-            "this optimizer state holds no sparsejax method; wrap the optimizer in one, "
-            "for example sj.rigl(optax.adam(1e-3), sparsity=0.9, stop=1000)"
+            "this optimizer state holds no sparsejax method; wrap the optimizer in "
+            "one, for example sj.rigl(optax.adam(1e-3), sparsity=0.9, stop=1000)"
         )
     return found
 

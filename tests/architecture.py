@@ -1,12 +1,15 @@
 """The layers of the package, for the tests that hold its modules to them.
 
-A module imports only from its own layer and from those below. The library, layers 0 to
+A module imports only from its own layer and from those below. The library, up to layer
 2, is what the base install brings; everything above needs the ``train`` extra.
 """
 
 import pathlib
 
-PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "sparsejax"
+from beartype import BeartypeConf, beartype
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "sparsejax"
 
 LIBRARY_LAYER = 2
 
@@ -15,7 +18,7 @@ FOLDERS = {"methods": 2, "models": 3, "data": 4, "tasks": 5}
 FILES = {
     1: """checks distributions extras graph initialization layers schedules selection
         structures version""",
-    2: """__init__ applying inspection masking planning rules state statistics""",
+    2: "__init__ applying inspection masking planning rules state statistics",
     4: "building checkpoint cost health interruption metrics progress workdir",
     6: """configuration plot_style plots recipes report report_page report_style runs
         summary_file train validation""",
@@ -26,6 +29,9 @@ MAY_IMPORT = {
     2: {"jax", "jaxtyping", "numpy", "optax"},
     3: {"flax", "jax", "jaxtyping", "numpy"},
 }
+
+# An integer is a number: sparsity=0 is as good as 0.0.
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def module_name(file: pathlib.Path) -> str:
@@ -54,3 +60,23 @@ def layers() -> dict[str, int]:
 def library() -> list[str]:
     """Names of the modules that the base install can import."""
     return [name for name, layer in layers().items() if layer <= LIBRARY_LAYER]
+
+
+def library_files() -> list[pathlib.Path]:
+    """Files of these modules, whose docstrings are tested too."""
+    names = library()
+    return [file for file in PACKAGE.rglob("*.py") if module_name(file) in names]
+
+
+def tested_layer(file: pathlib.Path) -> int | None:
+    """The layer of the module or folder that a test file mirrors; None if none."""
+    if not file.is_relative_to(ROOT / "tests"):
+        return None
+    folder = file.relative_to(ROOT / "tests").parts[0]
+    if folder in FOLDERS:
+        return FOLDERS[folder]
+    return layers().get(f"sparsejax.{file.stem.removeprefix('test_')}")
+
+
+if __name__ == "__main__":
+    print(*sorted(library_files()))

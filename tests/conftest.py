@@ -1,36 +1,67 @@
 """Settings and fixtures shared by all tests."""
 
+import importlib.util
 import os
-import tempfile
-from pathlib import Path
+import pathlib
 
 # Before jax is imported anywhere: layouts are tested on eight simulated devices.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Before tensorflow_datasets is imported anywhere: it reads the variable only once.
-_DATASETS = tempfile.TemporaryDirectory(prefix="sparsejax-datasets-")
-os.environ["TFDS_DATA_DIR"] = _DATASETS.name
 
 import architecture
+import jax
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
-# Before the package is imported: every call in the library checks its annotations. Not
-# where wrong types are refused with an error of our own, which has tests of its own.
-_OWN_ERRORS = ("sparsejax.masking", "sparsejax.methods", "sparsejax.rules")
-install_import_hook(
-    [
-        name
-        for name in architecture.library()
-        if name != "sparsejax" and not name.startswith(_OWN_ERRORS)
-    ],
-    "beartype.beartype",
-)
+TESTS = pathlib.Path(__file__).parent
+
+# Before the package is imported: every call in the library checks its annotations.
+jaxtyping.install_import_hook(architecture.library(), "architecture.checked")
+
+# With the base install alone there is only the library to test.
+if importlib.util.find_spec("flax") is None:
+    collect_ignore = [
+        str(file)
+        for file in TESTS.rglob("test_*.py")
+        if (architecture.tested_layer(file) or 6) > architecture.LIBRARY_LAYER
+    ]
+
+
+@pytest.fixture(autouse=True)
+def explicit_promotion(request):
+    """In tests of the library no rank and, below optax, no dtype is promoted."""
+    layer = architecture.tested_layer(request.path) or 6
+    rank = "raise" if layer <= 2 else "allow"
+    dtype = "strict" if layer <= 1 else "standard"
+    with jax.numpy_rank_promotion(rank), jax.numpy_dtype_promotion(dtype):
+        yield
+
+
+@pytest.fixture
+def implicit_promotion(explicit_promotion):
+    """Lets the programs of users promote ranks and dtypes."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def any_type():
+    """Lets arguments of wrong types through, to the library's own checks."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")
-def data_dir():
-    """Where datasets are prepared, once for all tests; subprocesses see it too."""
-    return Path(_DATASETS.name)
+def data_dir(tmp_path_factory):
+    """A directory for prepared datasets, made once, also seen by subprocesses."""
+    directory = tmp_path_factory.mktemp("datasets")
+    before = os.environ.get("TFDS_DATA_DIR")
+    os.environ["TFDS_DATA_DIR"] = str(directory)
+    yield directory
+    if before is None:
+        del os.environ["TFDS_DATA_DIR"]
+    else:
+        os.environ["TFDS_DATA_DIR"] = before

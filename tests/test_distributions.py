@@ -68,7 +68,7 @@ shapes = st.lists(
 @given(
     shapes,
     st.sampled_from([0.0, 0.3, 0.5, 0.8, 0.9]),
-    st.sampled_from("er erk".split()),
+    st.sampled_from(["er", "erk"]),
 )
 def test_total_is_exact_and_no_layer_overflows(shapes, sparsity, name):
     layers = layers_of(*shapes)
@@ -76,7 +76,8 @@ def test_total_is_exact_and_no_layer_overflows(shapes, sparsity, name):
     try:
         budgets = getattr(sj, name)()(layers, sparsity)
     except ValueError as error:
-        assert "without a single weight" in str(error)
+        if "without a single weight" not in str(error):
+            raise
         return
     assert sum(totals(budgets)) == budget_of(size, sparsity)
     for layer, budget in zip(layers, budgets, strict=True):

@@ -11,6 +11,9 @@ X = jax.ShapeDtypeStruct((2, 3), "float32")
 SQUARE = jax.ShapeDtypeStruct((3, 3), "float32")
 ONE_DOT = 2 * 3 * 3
 
+# What the tracer reads are programs of users.
+pytestmark = pytest.mark.usefixtures("implicit_promotion")
+
 
 def named(function, params, *inputs):
     return [(use.path, use.macs) for use in uses(function, params, *inputs)]

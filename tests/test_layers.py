@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 import sparsejax as sj
-from sparsejax.layers import choose_layers
+from sparsejax.layers import choose_layers, path_name
 
 
 def paths(params, where=sj.matmul_weights, layout=None):
@@ -85,3 +86,30 @@ def test_orientation(layout, path, shape, want):
 def test_stacking_must_leave_a_matrix():
     with pytest.raises(ValueError, match="leaves fewer than two axes"):
         sj.flax(stacked={"w": 1})("w", (4, 4))
+
+
+def test_a_boxed_value_is_not_part_of_the_name():
+    path = tuple(
+        jax.tree_util.GetAttrKey(name) for name in ("attention", "value", "bias")
+    )
+    assert path_name(path) == "attention/value/bias"
+    assert path_name((*path, jax.tree_util.GetAttrKey("value"))) == (
+        "attention/value/bias"
+    )
+
+
+def test_attention_of_flax_keeps_its_biases_dense():
+    module = nnx.MultiHeadAttention(2, 8, rngs=nnx.Rngs(0), decode=False)
+    for params in (
+        nnx.state(module, nnx.Param),
+        nnx.to_pure_dict(nnx.state(module, nnx.Param)),
+    ):
+        layers = choose_layers(params, where=sj.matmul_weights, layout=sj.by_name())
+        found = {layer.path: tuple(layer.spec) for layer in layers}
+        inputs_first = ((0,), (1, 2), ())
+        assert found == {
+            "key/kernel": inputs_first,
+            "out/kernel": ((0, 1), (2,), ()),
+            "query/kernel": inputs_first,
+            "value/kernel": inputs_first,
+        }

@@ -62,6 +62,7 @@ def test_numbers_are_constant_schedules():
         (lambda: as_schedule("drop_fraction", "cosine"), "drop_fraction='cosine'"),
     ],
 )
+@pytest.mark.usefixtures("any_type")
 def test_errors_name_argument_and_value(build, message):
     with pytest.raises(ValueError, match=message):
         build()

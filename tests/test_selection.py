@@ -92,7 +92,8 @@ def test_vmap_selects_in_each_replica():
     scores = jax.random.normal(jax.random.key(0), (5, 40))
     counts = jnp.arange(5) * 7
     got = jax.vmap(top_k_mask)(scores, counts)
-    want = np.stack([by_sorting(row, int(k)) for row, k in zip(scores, counts)])
+    pairs = zip(scores, counts, strict=True)
+    want = np.stack([by_sorting(row, int(k)) for row, k in pairs])
     np.testing.assert_array_equal(got, want)
 
 

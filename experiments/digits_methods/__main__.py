@@ -96,8 +96,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="folder of results.csv, table.md and plot.png",
     )
     options = parser.parse_args(arguments)
-    if options.seeds < 1 or options.steps < 4:
-        parser.error("--seeds must be at least 1, --steps at least 4")
+    if options.seeds < 1:
+        parser.error(f"--seeds {options.seeds}: at least 1 is needed")
+    if options.steps < 20:
+        parser.error(f"--steps {options.steps}: at least 20 leave time to move masks")
+    for sparsity in options.sparsities:
+        if not 0 < sparsity < 1:
+            parser.error(
+                f"--sparsities {sparsity:g}: not between 0 and 1; 0.9 leaves a tenth "
+                "of the weights, and the method dense leaves all"
+            )
     return options
 
 

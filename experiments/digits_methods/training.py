@@ -36,7 +36,8 @@ def configure(method: str, sparsity: float, steps: int) -> ConfigDict:
     Args:
       method: a name of `sj.METHODS`.
       sparsity: share of the weights that are zero; ignored by ``dense``.
-      steps: training steps; the topology moves every 40th of them, until 75 %.
+      steps: training steps; until 75 % of them the topology moves every ``steps / 40``,
+        at least 5.
 
     Returns:
       The config.
@@ -46,7 +47,8 @@ def configure(method: str, sparsity: float, steps: int) -> ConfigDict:
     if "sparsity" in config.method:
         config.method.sparsity = sparsity
     if "every" in config.method:
-        config.method.every = max(1, steps // 40)
+        # Moves of RigL and SET replace a step: in short runs, too, most must train.
+        config.method.every = max(5, steps // 40)
     if method == "magnitude":
         config.method.start = steps // 10
     return config

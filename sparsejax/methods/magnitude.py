@@ -8,8 +8,8 @@ from typing import Literal
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from sparsejax.distributions import Distribution
 from sparsejax.checks import check_choice
+from sparsejax.distributions import Distribution
 from sparsejax.layers import Layout, Where, matmul_weights
 from sparsejax.masking import masked
 from sparsejax.rules import magnitude as absolute_value

@@ -51,7 +51,8 @@ def rigl(
         to fractions; or None to take the counts of ``initial_masks``.
       stop: no move at or after this step (counted in updates made before it); the paper
         stops after 78 % of training on ImageNet.
-      every: steps between moves.
+      every: steps from one move to the next; at 1 every step before ``stop`` would be a
+        move, and nothing would train.
       start: first move; default ``every``, because at step 0 zero-initialised norm
         scales make most gradients zero.
       drop_fraction: share of active weights dropped, a schedule over ``step / stop`` or

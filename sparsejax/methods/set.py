@@ -55,7 +55,8 @@ def set(
       sparsity: fraction of weights that are zero, in [0, 1); a map from path patterns
         to fractions; or None to take the counts of ``initial_masks``.
       stop: no move at or after this step (counted in updates made before it).
-      every: steps between moves.
+      every: steps from one move to the next; at 1 every step before ``stop`` would be a
+        move, and nothing would train.
       start: first move; default ``every``.
       drop_fraction: share of active weights dropped, a schedule over ``step / stop`` or
         a number; default ``cosine(0.3)``; the paper's zeta is the constant 0.3.

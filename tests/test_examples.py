@@ -1,0 +1,52 @@
+"""Every file of examples/ is run as a user would run it."""
+
+import pathlib
+import re
+import runpy
+
+import pytest
+
+import sparsejax as sj
+
+FOLDER = pathlib.Path(__file__).parent.parent / "examples"
+EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.py"))
+# ERK at 90 %: 1,894 of 18,944 weights, in proportion to 64 + 256 and 256 + 10.
+COUNTS = [(860, 2_560), (1_034, 16_384)]
+FANS = {16_384: (64, 256), 2_560: (256, 10)}
+
+
+def test_all_that_were_promised_are_there():
+    assert {"equinox_loop", "flax_linen", "flax_nnx", "plain_dict"} <= {*EXAMPLES}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_two_lines_make_the_loop_sparse(name):
+    lines = (FOLDER / f"{name}.py").read_text().splitlines()
+    used = [line for line in lines if re.search(r"\bsj\.", line)]
+    changed, added, printed = used
+    assert "sj.rigl(optax." in changed and changed.endswith("  # changed")
+    assert "sj.sparsify(" in added and added.endswith("  # added")
+    assert printed.startswith("print(sj.summary(")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_learns_with_exact_counts(name, capsys):
+    variables = runpy.run_path(str(FOLDER / f"{name}.py"))
+    printed = capsys.readouterr().out
+
+    accuracy = re.search(r"^test accuracy (\d\.\d+)$", printed, re.MULTILINE)
+    assert float(accuracy[1]) > 0.93
+    rows = re.findall(r"^(\S+) +\S+ +yes +(\S+) +(\S+) ", printed, re.MULTILINE)
+    numbers = [
+        tuple(int(number.replace(",", "")) for number in row[1:]) for row in rows
+    ]
+    assert sorted(numbers) == COUNTS
+    for path, _, size in rows:
+        size = int(size.replace(",", ""))
+        fans = FANS[size]
+        shape = fans[::-1] if path.endswith("/weight") else fans
+        spec = sj.by_name()(path, shape)
+        found = [shape[axis] for axis in (*spec.fan_in, *spec.fan_out)]
+        assert (*found,) == fans
+        assert f"{'x'.join(map(str, shape))} " in printed
+    assert variables["__doc__"].startswith("RigL in ")

@@ -1,0 +1,76 @@
+"""What the README shows is what runs."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import sparsejax as sj
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/methods.md")
+
+
+def blocks(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def parameters():
+    return {
+        "encoder": {"mlp": {"kernel": jnp.ones((4, 8, 8))}},
+        "head": {"kernel": jnp.ones((8, 4)), "bias": jnp.ones(4)},
+    }
+
+
+def test_two_commands_set_it_up():
+    section = re.search(r"^## Set-up\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    train, test = (block.strip() for block in blocks("sh", section[1]))
+    assert "\n" not in train + test
+    assert train.endswith("-m sparsejax.train --config=configs/rigl_resnet50.py")
+    # `.ci/run` takes the line that begins so and names pytest, and runs it.
+    assert [line for line in README.splitlines() if line.startswith("python3 -m venv")]
+    assert test.startswith("python3 -m venv ")
+    assert "-m pytest" in test
+    assert train.startswith("python3 -m venv ")
+    assert "pytest" not in train
+
+
+def test_the_example_runs(capsys):
+    example, _ = blocks("python")
+    params = parameters()
+    names = {"params": params, "gradients": jax.tree.map(jnp.ones_like, params)}
+    exec(example, names)
+    sj.verify(names["params"], names["state"])
+    assert "encoder/mlp/kernel" in capsys.readouterr().out
+
+
+def test_the_options_are_options():
+    _, options = blocks("python")
+    params = parameters()
+    for call in re.split(r"^(?=sj\.)", options, flags=re.MULTILINE)[1:]:
+        state = eval(call, {"sj": sj, "optax": optax}).init(params)
+        assert sj.counts(state)["encoder/mlp/kernel"] == (26 if "{" in call else 0, 256)
+
+
+def test_every_method_is_listed():
+    for document in ("README.md", "docs/methods.md"):
+        text = (ROOT / document).read_text()
+        listed = re.findall(r"^\| `sj\.(\w+)", text, re.MULTILINE)
+        assert sorted(listed) == sorted(sj.METHODS)
+
+
+def test_the_table_of_the_study_is_the_one_it_made():
+    made = (ROOT / "experiments/digits_methods/table.md").read_text().split("\n\n")[0]
+    assert made.strip() in README
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document):
+    text = (ROOT / document).read_text()
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    for target in targets:
+        assert (ROOT / document).parent.joinpath(target).exists(), target
