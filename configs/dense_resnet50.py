@@ -1,7 +1,7 @@
 """Dense training of ResNet-50, on the embedded digits or on ImageNet.
 
 Paper: no paper: the baseline that the others are held against.
-Cost: digits, 198 steps of about 2 s on a 2-core CPU; ImageNet, 32,000 steps of 4,096
+Cost: digits, 154 steps of about 2 s on a 2-core CPU; ImageNet, 32,000 steps of 4,096
 images, which take eight accelerators of 80 GB in float32.
 Expected: digits, at least 96 % test accuracy; ImageNet, top-1 of
 76.8 (Evci et al., 2020).

@@ -1,7 +1,7 @@
 """Gradual magnitude pruning of ResNet-50, on the embedded digits or on ImageNet.
 
 Paper: Zhu and Gupta, 2017, "To prune, or not to prune".
-Cost: digits, 198 steps of about 2 s on a 2-core CPU; ImageNet, 32,000 steps of 4,096
+Cost: digits, 154 steps of about 2 s on a 2-core CPU; ImageNet, 32,000 steps of 4,096
 images, which take eight accelerators of 80 GB in float32.
 Expected: digits, at least 96 % test accuracy at 90 % sparsity; ImageNet, top-1 of
 75.6 at 80 %, 73.9 at 90 % (Evci et al., 2020).

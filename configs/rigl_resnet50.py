@@ -1,7 +1,7 @@
 """RigL of ResNet-50, on the embedded digits or on ImageNet.
 
 Paper: Evci et al., 2020, "Rigging the lottery: making all tickets winners".
-Cost: digits, 198 steps of about 2 s on a 2-core CPU; ImageNet, 32,000 steps of 4,096
+Cost: digits, 154 steps of about 2 s on a 2-core CPU; ImageNet, 32,000 steps of 4,096
 images, which take eight accelerators of 80 GB in float32.
 Expected: digits, at least 96 % test accuracy at 90 % sparsity; ImageNet, top-1 of
 75.1 at 80 %, 73.1 at 90 % (ERK; Evci et al., 2020).

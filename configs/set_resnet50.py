@@ -2,7 +2,7 @@
 
 Paper: Mocanu et al., 2018, "Scalable training of artificial neural networks with
 adaptive sparse connectivity inspired by network science".
-Cost: digits, 198 steps of about 2 s on a 2-core CPU; ImageNet, 32,000 steps of 4,096
+Cost: digits, 154 steps of about 2 s on a 2-core CPU; ImageNet, 32,000 steps of 4,096
 images, which take eight accelerators of 80 GB in float32.
 Expected: digits, at least 96 % test accuracy at 90 % sparsity; ImageNet, top-1 of
 74.6 at 80 % (uniform; jaxpruner).

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from flax import nnx
 
 import sparsejax as sj
 from sparsejax.layers import choose_layers, path_name
@@ -99,6 +98,7 @@ def test_a_boxed_value_is_not_part_of_the_name():
 
 
 def test_attention_of_flax_keeps_its_biases_dense():
+    nnx = pytest.importorskip("flax.nnx")
     module = nnx.MultiHeadAttention(2, 8, rngs=nnx.Rngs(0), decode=False)
     for params in (
         nnx.state(module, nnx.Param),

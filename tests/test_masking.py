@@ -59,7 +59,7 @@ def test_bfloat16_update_of_float32_parameters_lands_on_zero():
     narrow = optax.GradientTransformation(lambda p: optax.EmptyState(), to_bfloat16)
     tx = sj.magnitude(optax.chain(optax.sgd(0.1), narrow), sparsity=0.9, start=0)
     params = {"kernel": jax.random.normal(jax.random.key(0), (50, 50))}
-    params, state = one_step(tx, params)
+    params, _ = one_step(tx, params)
     assert int(jnp.count_nonzero(params["kernel"])) == 250
 
 
@@ -217,6 +217,7 @@ def errors(params):
     }
 
 
+@pytest.mark.usefixtures("any_type")
 @pytest.mark.parametrize("message", errors({}))
 def test_errors_name_argument_value_and_fix(params, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")) as caught:

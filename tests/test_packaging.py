@@ -121,7 +121,6 @@ def test_a_wheel_finds_its_configs_outside_of_the_checkout(unpacked, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "missing"),
     [
-        (["sparsejax.train", "--config=rigl_mlp"], ["absl"]),
         (["sparsejax.train", "--config=rigl_mlp"], ["flax"]),
         (
             ["sparsejax.train", "--config=rigl_mlp"],
