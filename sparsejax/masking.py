@@ -190,8 +190,6 @@ def masked(
         step = state.count - 1
         due = when.due(step)
 
-        key, move_key = jax.random.split(state.key)
-
         def moved(operands):
             assert rule is not None and when is not None
             weights = leaves if on_move == "hold" else _stepped(masks, leaves, operands)
@@ -199,7 +197,7 @@ def masked(
             move = Move(
                 step=step,
                 when=when,
-                key=move_key,
+                key=jax.random.fold_in(state.key, step),
                 layers=layers,
                 budgets=budget_arrays(layers, budgets),
                 structure=structure,
@@ -224,7 +222,7 @@ def masked(
         if on_move == "hold":
             steps = [jnp.where(due, jnp.zeros_like(one), one) for one in steps]
         update = treedef.unflatten(_landed(kept, leaves, steps))
-        return update, state._replace(key=key, masks=stored, tracking=tracking)
+        return update, state._replace(masks=stored, tracking=tracking)
 
     # optax's own type of states knows no None.
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from sparsejax.layers import Layer
 from sparsejax.masking import Move, Rule
 from sparsejax.schedules import Schedule
-from sparsejax.selection import top_k_mask
+from sparsejax.selection import exact_count, top_k_mask
 from sparsejax.structures import Structure
 
 __all__ = [
@@ -57,8 +57,11 @@ def uniform_random(leaf: Leaf) -> Array:
     return jax.random.bits(leaf.key, leaf.weight.shape)
 
 
-Keep = Callable[[Structure, list[Leaf], Array], list[Bool[Array, "..."]]]
-"""(structure, leaves, fraction to drop) -> entries that stay, inside the masks."""
+Keep = Callable[[Structure, list[Leaf], Array], tuple[list[Array], list[Array]]]
+"""(structure, leaves, fraction to drop) -> masks that stay, and how many were dropped.
+
+The numbers are per stacked layer; the masks lie inside the leaves' own.
+"""
 
 
 def keep_largest(score: Score) -> Keep:
@@ -70,9 +73,10 @@ def keep_largest(score: Score) -> Keep:
 
     def keep(structure: Structure, leaves: list[Leaf], fraction: Array):
         active = [active_count(leaf.layer, leaf.mask) for leaf in leaves]
-        kept = [count - _floor(fraction, count) for count in active]
+        dropped = [_floor(fraction, count) for count in active]
+        kept = [n - drop for n, drop in zip(active, dropped, strict=True)]
         masks = [leaf.mask for leaf in leaves]
-        return _select(structure, leaves, score, kept, masks)
+        return _select(structure, leaves, score, kept, masks), dropped
 
     return keep
 
@@ -97,8 +101,11 @@ def keep_largest_by_sign(score: Score) -> Keep:
             ]
             return keep(structure, signed, fraction)
 
-        pairs = zip(side(True), side(False), strict=True)
-        return [negative | positive for negative, positive in pairs]
+        (below, below_dropped), (above, above_dropped) = side(True), side(False)
+        return (
+            [one | other for one, other in zip(below, above, strict=True)],
+            [m + n for m, n in zip(below_dropped, above_dropped, strict=True)],
+        )
 
     return keep_both
 
@@ -122,14 +129,10 @@ def drop_and_grow(
     def rule(move: Move) -> list[Bool[Array, "..."]]:
         leaves = leaves_of(move)
         share = fraction(move.when.progress(move.step))
-        kept = keep(move.structure, leaves, share)
-        missing = [
-            active_count(leaf.layer, leaf.mask) - active_count(leaf.layer, stay)
-            for leaf, stay in zip(leaves, kept, strict=True)
-        ]
+        kept, dropped = keep(move.structure, leaves, share)
         taken = kept if regrow_dropped else [leaf.mask for leaf in leaves]
         candidates = [~mask for mask in taken]
-        grown = _select(move.structure, leaves, grow, missing, candidates)
+        grown = _select(move.structure, leaves, grow, dropped, candidates)
         return [stay | new for stay, new in zip(kept, grown, strict=True)]
 
     return rule
@@ -180,9 +183,9 @@ def leaves_of(move: Move) -> list[Leaf]:
 
 
 def active_count(layer: Layer, mask: Bool[Array, "..."]) -> Int[Array, "..."]:
-    """Active weights of every layer stacked in a leaf, shaped as its stacked axes."""
+    """Active weights of every layer that is stacked in a leaf."""
     axes = tuple(range(len(layer.spec.stacked), len(layer.shape)))
-    return jnp.sum(mask, axis=axes, dtype=jnp.int32)
+    return exact_count(mask, axes).astype(jnp.int32)
 
 
 def _select(structure, leaves, score, counts, where) -> list[Bool[Array, "..."]]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int, Num, PyTree, UInt
 
-__all__ = ["order_key", "top_k_mask", "top_k_masks"]
+__all__ = ["exact_count", "order_key", "top_k_mask", "top_k_masks"]
 
 
 def order_key(
@@ -56,8 +56,9 @@ def order_key(
         bits = lax.bitcast_convert_type(wide, unsigned)
         sign = jnp.array(1 << (jnp.iinfo(unsigned).bits - 1), unsigned)
         key = jnp.where(bits >= sign, ~bits, bits | sign)
-        excluded = jnp.isnan(wide) | (wide == -jnp.inf)
-        key = jnp.where(excluded, jnp.zeros_like(key), key)
+        # False for NaN too.
+        selectable = wide > -jnp.inf
+        where = selectable if where is None else where & selectable
     else:
         raise TypeError(
             f"scores have dtype {scores.dtype}; use a float or unsigned integer dtype"
@@ -188,9 +189,13 @@ class _Apart:
         self._batches = batches
         counts = [math.prod(batch) for batch in batches]
         self._starts = [sum(counts[:i]) for i in range(len(counts))]
-        self.totals = [
+        sizes = [
             math.prod(key.shape[len(batch) :])
             for key, batch in zip(keys, batches, strict=True)
+        ]
+        self._sizes = sizes
+        self.totals = [
+            size for size, n in zip(sizes, counts, strict=True) for _ in range(n)
         ]
 
     def spread(self, values, keys):
@@ -211,7 +216,7 @@ class _Apart:
     def ranks(self, keys):
         return [
             _descending_rank(key.shape, len(batch), total)
-            for key, batch, total in zip(keys, self._batches, self.totals, strict=True)
+            for key, batch, total in zip(keys, self._batches, self._sizes, strict=True)
         ]
 
 
@@ -223,36 +228,76 @@ def _select(keys, segments, wanted):
             "most: rank per layer, or split the leaf along a stacked axis"
         )
     wanted = jnp.maximum(wanted, 0).astype(jnp.uint32)
-    threshold, reached = _search(keys, segments, wanted)
+
+    def reaching(thresholds):
+        spread = segments.spread(thresholds, keys)
+        return _count(segments, [k >= t for k, t in zip(keys, spread, strict=True)])
+
+    smallest, largest = _bounds(segments, keys)
+    threshold, reached = _search(
+        reaching, wanted, smallest, largest, reaching(smallest)
+    )
     at = segments.spread(threshold, keys)
     above = _count(segments, [key > t for key, t in zip(keys, at, strict=True)])
 
     # Ties: among the keys equal to the threshold the lowest indices win. Ranks that
-    # count down turn "lowest index" into "largest key", so the same search decides.
-    ranks = segments.ranks(keys)
-    tied = [
-        jnp.where(key == t, rank, jnp.zeros_like(rank))
-        for key, t, rank in zip(keys, at, ranks, strict=True)
-    ]
-    rank_threshold, _ = lax.cond(
-        jnp.any(reached > wanted),
-        lambda tied: _search(tied, segments, wanted - above),
-        lambda tied: (jnp.ones_like(wanted), reached),
-        tied,
+    # count down turn "lowest index" into "largest key", so the same search decides;
+    # where every tied key is wanted it is over before its first pass.
+    def tied_reaching(thresholds):
+        ranks = segments.ranks(keys)
+        rows = zip(keys, at, ranks, segments.spread(thresholds, keys), strict=True)
+        return _count(segments, [(k == t) & (rank >= r) for k, t, rank, r in rows])
+
+    totals = jnp.asarray(segments.totals, jnp.uint32)
+    rank_threshold, _ = _search(
+        tied_reaching,
+        wanted - above,
+        jnp.ones_like(totals),
+        totals,
+        reached - above,
     )
-    # Where every tied key is wanted, or none, no search has to be made.
-    rank_threshold = jnp.where(reached > wanted, rank_threshold, 1)
     none = segments.spread(wanted == 0, keys)
     from_rank = segments.spread(rank_threshold, keys)
-    rows = zip(keys, at, tied, from_rank, none, strict=True)
-    return [~no & ((key > t) | (rank >= r)) for key, t, rank, r, no in rows]
+    rows = zip(keys, at, segments.ranks(keys), from_rank, none, strict=True)
+    return [~no & ((k > t) | ((k == t) & (rank >= r))) for k, t, rank, r, no in rows]
+
+
+def exact_count(
+    marks: Bool[Array, "..."], axis: tuple[int, ...] | None = None
+) -> UInt[Array, "..."]:
+    """Counts True entries over some axes (all if None), exactly below 2**32.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> exact_count(jnp.array([[True, False], [True, True]]), (1,)).tolist()
+      [1, 2]
+    """
+    axes = range(marks.ndim) if axis is None else axis
+    # The CPU backend sums floats several times faster than integers; up to 2**24 they
+    # are as exact.
+    small = math.prod(marks.shape[a] for a in axes) <= 2**24
+    dtype = jnp.float32 if small else jnp.uint32
+    return jnp.sum(marks, axis=axis, dtype=dtype).astype(jnp.uint32)
 
 
 def _count(segments, marks) -> UInt[Array, " segments"]:
-    def count(mark, axis):
-        return jnp.sum(mark, axis=axis, dtype=jnp.uint32)
+    return segments.reduce(marks, exact_count, jnp.add)
 
-    return segments.reduce(marks, count, jnp.add)
+
+def _bounds(segments, keys):
+    """Smallest eligible key and largest key of every segment."""
+    dtype = keys[0].dtype
+    bound = jnp.array(jnp.iinfo(dtype).max, dtype)
+
+    def largest_of(key, axis):
+        return jnp.max(key, axis=axis, initial=1)
+
+    def smallest_of(key, axis):
+        return jnp.min(jnp.where(key == 0, bound, key), axis=axis, initial=bound)
+
+    largest = segments.reduce(keys, largest_of, jnp.maximum)
+    smallest = segments.reduce(keys, smallest_of, jnp.minimum)
+    return jnp.minimum(smallest, largest), largest
 
 
 def _descending_rank(
@@ -270,31 +315,26 @@ def _descending_rank(
     return rank
 
 
-def _search(keys, segments, wanted):
-    """Finds the k-th largest key of every segment, and how many keys reach it.
+def _search(reaching, wanted, smallest, largest, count_smallest):
+    """Finds per segment the largest threshold that ``wanted`` keys reach.
 
     Keeps brackets ``low < high`` with ``count(low) >= wanted > count(high)`` and probes
     them in turn by interpolating the counts and by bisection: interpolation finds
     smooth distributions in a few passes, bisection bounds the number of passes for any
-    input. Where fewer than ``wanted`` keys are eligible the threshold is the smallest
-    eligible key.
+    input. Where fewer than ``wanted`` keys are eligible the threshold is the smallest.
+
+    Args:
+      reaching: thresholds -> how many keys reach them.
+      wanted: how many keys are to reach the threshold.
+      smallest: a threshold that all eligible keys reach.
+      largest: the largest key, or a bound on it.
+      count_smallest: how many keys reach ``smallest``.
+
+    Returns:
+      The thresholds, and how many keys reach them.
     """
-    dtype = keys[0].dtype
-    one, bound = jnp.ones((), dtype), jnp.array(jnp.iinfo(dtype).max, dtype)
-
-    def largest_of(key, axis):
-        return jnp.max(key, axis=axis, initial=1)
-
-    def smallest_of(key, axis):
-        return jnp.min(jnp.where(key == 0, bound, key), axis=axis, initial=bound)
-
-    def reaching(thresholds):
-        spread = segments.spread(thresholds, keys)
-        return _count(segments, [k >= t for k, t in zip(keys, spread, strict=True)])
-
-    largest = segments.reduce(keys, largest_of, jnp.maximum)
-    smallest = segments.reduce(keys, smallest_of, jnp.minimum)
-    smallest = jnp.minimum(smallest, largest)
+    dtype = smallest.dtype
+    one = jnp.ones((), dtype)
 
     def unfinished(carry):
         low, high, count_low, _, _ = carry
@@ -321,12 +361,7 @@ def _search(keys, segments, wanted):
             turn + 1,
         )
 
-    start = (
-        smallest,
-        largest + one,
-        reaching(smallest),
-        jnp.zeros_like(wanted),
-        jnp.int32(0),
-    )
+    none = jnp.zeros_like(wanted)
+    start = (smallest, largest + one, count_smallest, none, jnp.int32(0))
     low, _, count_low, _, _ = lax.while_loop(unfinished, probe, start)
     return low, count_low

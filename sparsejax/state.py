@@ -66,7 +66,7 @@ class MaskedState(NamedTuple):
 
     Attributes:
       count: updates made so far.
-      key: random key of the next topology move.
+      key: random key; a move at step ``t`` draws from ``fold_in(key, t)``.
       masks: like params: a bool array or `PackedMask` at each sparsified leaf, None at
         dense leaves.
       inner: state of the wrapped optimizer.

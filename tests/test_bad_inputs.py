@@ -12,8 +12,6 @@ from sparsejax import train
 
 RIGL = "--config=rigl_mlp"
 
-pytestmark = pytest.mark.usefixtures("any_type")
-
 
 # Each row: what is wrong, the command line, and what the line must say.
 TABLE = [

@@ -133,4 +133,6 @@ def test_sharded_selection_exchanges_only_counts(spec):
     assert collectives
     for shape, kind in collectives:
         assert kind == "all-reduce", f"{kind} of {shape}"
-        assert re.fullmatch(r"u32\[\]|\(u32\[\](, u32\[\])*\)", shape), shape
+        assert re.fullmatch(r"[uf]32\[1?\]|\([uf]32\[1?\](, [uf]32\[1?\])*\)", shape), (
+            shape
+        )
