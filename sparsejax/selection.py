@@ -175,9 +175,9 @@ class _Joint:
         """Reduces each array and combines what belongs to one segment."""
         return functools.reduce(combine, [function(a, None) for a in arrays]).reshape(1)
 
-    def ranks(self, keys):
+    def ranks(self, keys, one):
         return [
-            _descending_rank(key.shape, 0, self.totals[0] - before)
+            _descending_rank(key.shape, 0, self.totals[0] - before, one)
             for key, before in zip(keys, self._before, strict=True)
         ]
 
@@ -213,9 +213,9 @@ class _Apart:
         ]
         return jnp.concatenate(parts)
 
-    def ranks(self, keys):
+    def ranks(self, keys, one):
         return [
-            _descending_rank(key.shape, len(batch), total)
+            _descending_rank(key.shape, len(batch), total, one)
             for key, batch, total in zip(keys, self._batches, self._sizes, strict=True)
         ]
 
@@ -244,7 +244,13 @@ def _select(keys, segments, wanted):
     # count down turn "lowest index" into "largest key", so the same search decides;
     # where every tied key is wanted it is over before its first pass.
     def tied_reaching(thresholds):
-        ranks = segments.ranks(keys)
+        # The barrier keeps ranks and ties inside this pass: hoisted out of the loop
+        # they would be arrays as large as the weights, even with nothing to search.
+        thresholds, here, one = lax.optimization_barrier(
+            (thresholds, threshold, jnp.ones((), jnp.uint32))
+        )
+        ranks = segments.ranks(keys, one)
+        at = segments.spread(here, keys)
         rows = zip(keys, at, ranks, segments.spread(thresholds, keys), strict=True)
         return _count(segments, [(k == t) & (rank >= r) for k, t, rank, r in rows])
 
@@ -258,7 +264,8 @@ def _select(keys, segments, wanted):
     )
     none = segments.spread(wanted == 0, keys)
     from_rank = segments.spread(rank_threshold, keys)
-    rows = zip(keys, at, segments.ranks(keys), from_rank, none, strict=True)
+    ranks = segments.ranks(keys, jnp.ones((), jnp.uint32))
+    rows = zip(keys, at, ranks, from_rank, none, strict=True)
     return [~no & ((k > t) | ((k == t) & (rank >= r))) for k, t, rank, r, no in rows]
 
 
@@ -301,16 +308,16 @@ def _bounds(segments, keys):
 
 
 def _descending_rank(
-    shape: tuple[int, ...], batch: int, first: int
+    shape: tuple[int, ...], batch: int, first: int, one: UInt[Array, ""]
 ) -> UInt[Array, "..."]:
-    """Distinct ranks, counting down from ``first`` along the axes after ``batch``.
+    """Distinct ranks, counting down by ``one`` from ``first`` after the batch axes.
 
     Built from one iota per axis, never by reshaping, so that shards stay where they
     are.
     """
     rank = jnp.full(shape, first, jnp.uint32)
     for axis in range(batch, len(shape)):
-        stride = jnp.uint32(math.prod(shape[axis + 1 :]))
+        stride = one * jnp.uint32(math.prod(shape[axis + 1 :]))
         rank = rank - stride * lax.broadcasted_iota(jnp.uint32, shape, axis)
     return rank
 

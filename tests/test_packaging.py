@@ -173,7 +173,8 @@ def test_a_wheel_trains_in_a_fresh_environment(distributions, tmp_path):
 
     run(*install, f"{distributions[1]}[train]", env=outside)
     outside["TFDS_DATA_DIR"] = str(tmp_path / "data")
-    run(*train, "--config.steps=20", cwd=tmp_path, env=outside)
+    short = ("--config.steps=20", "--config.method.every=5")
+    run(*train, *short, cwd=tmp_path, env=outside)
     summary = json.loads((tmp_path / "runs/rigl_mlp/summary.json").read_text())
     assert summary["step"] == 20
     assert (tmp_path / "runs/rigl_mlp/report.html").stat().st_size > 10_000
