@@ -4,7 +4,7 @@ Paper: Mocanu et al., 2018, "Scalable training of artificial neural networks wit
 adaptive sparse connectivity inspired by network science".
 Cost: digits, 154 steps of about 2 s on a 2-core CPU; ImageNet, 32,000 steps of 4,096
 images, which take eight accelerators of 80 GB in float32.
-Expected: digits, not measured (RigL: 99.2 %); ImageNet, top-1 of 74.6 at 80 % (uniform;
+Expected: digits, not measured (RigL: 98.3 %); ImageNet, top-1 of 74.6 at 80 % (uniform;
 jaxpruner).
 
   python -m sparsejax.train --config=configs/set_resnet50.py

@@ -3,7 +3,7 @@
 Paper: Liu et al., 2022, "The unreasonable effectiveness of random pruning".
 Cost: digits, 154 steps of about 2 s on a 2-core CPU; ImageNet, 32,000 steps of 4,096
 images, which take eight accelerators of 80 GB in float32.
-Expected: digits, not measured (RigL: 99.2 %); ImageNet, top-1 of 71.3 at 80 % (uniform;
+Expected: digits, not measured (RigL: 98.3 %); ImageNet, top-1 of 71.3 at 80 % (uniform;
 jaxpruner).
 
   python -m sparsejax.train --config=configs/static_resnet50.py

@@ -50,7 +50,8 @@ def apply_masks(tree: PyTree, masks_or_state: PyTree) -> PyTree:
     """
     found = masks_by_path(masks_or_state)
     with_paths, treedef = jax.tree.flatten_with_path(tree)
-    leaves = {path_name(path): leaf for path, leaf in with_paths}
+    named = [(path_name(path), leaf) for path, leaf in with_paths]
+    leaves = dict(named)
     for path, mask in found.items():
         shape = getattr(leaves.get(path), "shape", None)
         if shape != mask.shape:
@@ -60,8 +61,8 @@ def apply_masks(tree: PyTree, masks_or_state: PyTree) -> PyTree:
                 "masks to a tree like the parameters they were made for"
             )
     return treedef.unflatten(
-        jnp.where(found[path], leaf, jnp.zeros_like(leaf)) if path in found else leaf
-        for path, leaf in leaves.items()
+        jnp.where(found[name], leaf, jnp.zeros_like(leaf)) if name in found else leaf
+        for name, leaf in named
     )
 
 

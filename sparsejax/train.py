@@ -32,7 +32,17 @@ import sys
 from sparsejax.extras import require
 
 try:
-    for _module in ("absl", "flax", "grain", "ml_collections", "orbax.checkpoint"):
+    for _module in (
+        "absl",
+        "flax",
+        "grain",
+        "matplotlib",
+        "ml_collections",
+        "orbax.checkpoint",
+        "rich",
+        "tensorboardX",
+        "tensorflow_datasets",
+    ):
         require(_module, extra="train")
 except ImportError as _error:
     if __name__ != "__main__":
