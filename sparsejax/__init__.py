@@ -37,11 +37,19 @@ from sparsejax.inspection import (
     turnover,
 )
 from sparsejax.layers import LeafSpec, by_name, equinox, flax, matmul_weights
-from sparsejax.masking import Move, masked
-from sparsejax.schedules import constant, cosine, cubic, periodic, polynomial
+from sparsejax.masking import Memory, Move, masked
+from sparsejax.schedules import at, constant, cosine, cubic, periodic, polynomial
 from sparsejax.selection import top_k_mask, top_k_masks
 from sparsejax.state import masks, replica_axes
-from sparsejax.structures import unstructured
+from sparsejax.structures import (
+    block,
+    diagonal,
+    fan_in,
+    n_m,
+    neuron,
+    transposable,
+    unstructured,
+)
 from sparsejax.version import __version__
 
 METHODS: tuple[str, ...] = tuple(
@@ -52,19 +60,24 @@ METHODS: tuple[str, ...] = tuple(
 __all__ = [
     "METHODS",
     "LeafSpec",
+    "Memory",
     "Move",
     "__version__",
     "apply_masks",
+    "at",
+    "block",
     "by_name",
     "constant",
     "cosine",
     "counts",
     "cubic",
     "densities",
+    "diagonal",
     "equinox",
     "er",
     "erk",
     "exploration",
+    "fan_in",
     "fan_in_corrected",
     "flax",
     "gradient_flow",
@@ -72,6 +85,8 @@ __all__ = [
     "masks",
     "matmul_weights",
     "moves",
+    "n_m",
+    "neuron",
     "per_path",
     "periodic",
     "polynomial",
@@ -81,6 +96,7 @@ __all__ = [
     "summary",
     "top_k_mask",
     "top_k_masks",
+    "transposable",
     "turnover",
     "uniform",
     "unstructured",

@@ -29,7 +29,8 @@ class LeafSpec(NamedTuple):
     """Roles of a weight's axes, as non-negative axis numbers.
 
     Attributes:
-      fan_in: axes summed over (the reduction axes); a neuron's inputs.
+      fan_in: axes summed over (the reduction axes); a neuron's inputs, their channels
+        last.
       fan_out: axes whose indices are neurons.
       stacked: leading axes along which independent layers are stacked (scan over
         layers).
@@ -147,7 +148,8 @@ def equinox(*, stacked: Mapping[str, int] | None = None) -> Layout:
     def layout(path, shape):
         depth = rules(path, shape)
         axes = tuple(range(depth, len(shape)))
-        return LeafSpec(axes[1:], axes[:1], tuple(range(depth)))
+        channels_last = axes[2:] + axes[1:2]
+        return LeafSpec(channels_last, axes[:1], tuple(range(depth)))
 
     return layout
 

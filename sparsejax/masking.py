@@ -26,7 +26,7 @@ from sparsejax.state import MaskedState, Tracking, pack, unpack
 from sparsejax.statistics import restart_outside
 from sparsejax.structures import Structure, unstructured
 
-__all__ = ["Move", "Rule", "masked"]
+__all__ = ["Initial", "Memory", "Move", "Rule", "masked"]
 
 
 class Move(NamedTuple):
@@ -42,6 +42,9 @@ class Move(NamedTuple):
       weights: current weights, exactly zero outside their masks.
       gradients: raw gradients, dense.
       masks: current masks.
+      memory: what the method's `Memory` gathered, None without one.
+      params_with: weights like ``weights`` -> the whole parameter tree with them.
+      extra: keyword arguments of ``update`` that are not the engine's own.
     """
 
     step: Int[Array, ""]
@@ -53,7 +56,39 @@ class Move(NamedTuple):
     weights: list[Float[Array, "..."]]
     gradients: list[Float[Array, "..."]]
     masks: list[Bool[Array, "..."]]
+    memory: Any
+    params_with: Callable[[list[Any]], PyTree]
+    extra: Mapping[str, Any]
 
+    def extra_argument(self, name: str, purpose: str) -> Any:
+        """A keyword argument of ``update`` that the method needs.
+
+        Raises:
+          ValueError: it was not passed.
+        """
+        if self.extra.get(name) is None:
+            raise ValueError(
+                f"{name}=None: this method needs {purpose}; call "
+                f"tx.update(grads, state, params, {name}=...)"
+            )
+        return self.extra[name]
+
+
+class Memory(NamedTuple):
+    """What a method gathers from step to step, beside masks.
+
+    Attributes:
+      init: weights -> the memory before the first step.
+      update: ``(memory, step, weights, gradients, masks) -> memory``, called at every
+        step, before a move; the lists are aligned with the sparsified leaves.
+    """
+
+    init: Callable[[list[Any]], Any]
+    update: Callable[..., Any]
+
+
+Initial = Callable[..., list[Bool[Array, "..."]]]
+"""(layers, budgets, structure, key, weights, params_with) -> masks at init."""
 
 Rule = Callable[[Move], list[Bool[Array, "..."]]]
 """Chooses the new masks at a topology move."""
@@ -66,8 +101,11 @@ def masked(
     when: When | None,
     sparsity: float | Mapping[str, float] | None,
     distribution: Distribution | None = None,
-    initial: Literal["random", "dense"] = "random",
+    initial: Literal["random", "dense"] | Initial = "random",
+    initial_sparsity: float | None = None,
     on_move: Literal["hold", "step"] = "hold",
+    hold_before: int = 0,
+    memory: Memory | None = None,
     structure: Structure | None = None,
     where: Where | None = matmul_weights,
     layout: Layout | None = None,
@@ -93,10 +131,15 @@ def masked(
         sparsities (first match wins, layers that match none stay dense); or None to
         take the counts of ``initial_masks``.
       distribution: splits the sparsity over the layers; default `erk`.
-      initial: masks at init, "random" with the budget's exact counts or "dense".
+      initial: masks at init, "random" with the budget's exact counts, "dense", or a
+        function that chooses them (`Initial`).
+      initial_sparsity: sparsity of random masks, where the method begins denser than it
+        ends; default ``sparsity``.
       on_move: "hold" replaces the optimizer's step on a move (no parameter that the
         wrapper sees moves except to drop; the optimizer's statistics go on), "step"
         makes the step and then moves the topology of its result.
+      hold_before: parameters also hold at all steps before this one.
+      memory: what the method gathers from step to step.
       structure: family of masks; default `unstructured`.
       where: which leaves to sparsify; None for none at all.
       layout: roles of axes; default `by_name`.
@@ -114,7 +157,8 @@ def masked(
         fix.
     """
     check_choice("on_move", on_move, ("hold", "step"))
-    check_choice("initial", initial, ("random", "dense"))
+    if not callable(initial):
+        check_choice("initial", initial, ("random", "dense"))
     if sparsity is not None:
         check_sparsity("sparsity", sparsity)
     elif initial_masks is None:
@@ -128,11 +172,24 @@ def masked(
     def plan(params: PyTree) -> Plan:
         if initial_masks is None:
             assert sparsity is not None
-            return plan_layers(params, where, layout, sparsity, distribution)
-        exact = initial == "random"
+            return plan_layers(params, where, layout, sparsity, distribution, structure)
+        exact = initial == "random" and initial_sparsity is None
         return plan_from_masks(
-            params, initial_masks, layout, sparsity, distribution, exact
+            params, initial_masks, layout, sparsity, distribution, structure, exact
         )
+
+    def first_masks(params, layers, budgets, key, weights, params_with):
+        if initial == "dense":
+            return [jnp.ones(layer.shape, bool) for layer in layers]
+        if callable(initial):
+            return initial(layers, budgets, structure, key, weights, params_with)
+        if initial_sparsity is not None:
+            assert where is not None
+            denser = plan_layers(
+                params, where, layout, initial_sparsity, distribution, structure
+            )
+            budgets = denser.budgets
+        return random_masks(key, layers, budgets, structure)
 
     def init_fn(params: PyTree) -> MaskedState:
         layers, budgets = plan(params)
@@ -142,12 +199,14 @@ def masked(
         if initial_masks is not None:
             masks = treedef.flatten_up_to(initial_masks)
         else:
-            chosen = dict(zip([layer.path for layer in layers], budgets, strict=True))
-            make = _dense_masks if initial == "dense" else _random_masks
-            found = dict(
-                zip(chosen, make(mask_key, layers, budgets, structure), strict=True)
+            chosen = [layer.path for layer in layers]
+            here = [path in chosen for path in paths]
+            weights = [leaf for leaf, one in zip(leaves, here, strict=True) if one]
+            rebuild = _rebuild(treedef, leaves, here)
+            found = iter(
+                first_masks(params, layers, budgets, mask_key, weights, rebuild)
             )
-            masks = [found.get(path) for path in paths]
+            masks = [next(found) if one else None for one in here]
         inner_state = inner.init(treedef.unflatten(_zeroed(leaves, masks)))
         _reject_accumulation(inner_state)
         stored = treedef.unflatten(_each(store, masks))
@@ -155,7 +214,10 @@ def masked(
         if track:
             zeros = treedef.unflatten(_each(lambda _: jnp.zeros((), jnp.int32), masks))
             tracking = Tracking(stored, zeros, zeros, jnp.zeros((), jnp.int32))
-        return MaskedState(jnp.zeros((), jnp.int32), key, stored, inner_state, tracking)
+        gathered = None if memory is None else memory.init(_chosen(masks, leaves))
+        return MaskedState(
+            jnp.zeros((), jnp.int32), key, stored, inner_state, tracking, gathered
+        )
 
     def update_fn(
         updates: PyTree, state: MaskedState, params: PyTree | None = None, **extra: Any
@@ -189,6 +251,9 @@ def masked(
 
         step = state.count - 1
         due = when.due(step)
+        dense = [_chosen(masks, values) for values in (leaves, gradients, masks)]
+        if memory is not None:
+            state = state._replace(memory=memory.update(state.memory, step, *dense))
 
         def moved(operands):
             assert rule is not None and when is not None
@@ -204,6 +269,11 @@ def masked(
                 weights=_chosen(masks, weights),
                 gradients=_chosen(masks, gradients),
                 masks=_chosen(masks, masks),
+                memory=state.memory,
+                params_with=_rebuild(
+                    treedef, leaves, [mask is not None for mask in masks]
+                ),
+                extra=extra,
             )
             found = iter(rule(move))
             new = [None if mask is None else next(found) for mask in masks]
@@ -219,8 +289,9 @@ def masked(
         kept = _each(
             jnp.logical_and, masks, _each(unpack, treedef.flatten_up_to(stored))
         )
-        if on_move == "hold":
-            steps = [jnp.where(due, jnp.zeros_like(one), one) for one in steps]
+        if on_move == "hold" or hold_before:
+            held = (due if on_move == "hold" else False) | (step < hold_before)
+            steps = [jnp.where(held, jnp.zeros_like(one), one) for one in steps]
         update = treedef.unflatten(_landed(kept, leaves, steps))
         return update, state._replace(masks=stored, tracking=tracking)
 
@@ -278,11 +349,18 @@ def _stepped(masks: list[Any], leaves: list[Any], steps: list[Any]) -> list[Any]
     ]
 
 
-def _dense_masks(key, layers, budgets, structure) -> list[Bool[Array, "..."]]:
-    return [jnp.ones(layer.shape, bool) for layer in layers]
+def _rebuild(treedef, leaves, chosen) -> Callable[[list[Any]], PyTree]:
+    def params_with(weights):
+        given = iter(weights)
+        pairs = zip(leaves, chosen, strict=True)
+        return treedef.unflatten(next(given) if one else leaf for leaf, one in pairs)
+
+    return params_with
 
 
-def _random_masks(key, layers, budgets, structure) -> list[Bool[Array, "..."]]:
+def random_masks(key, layers, budgets, structure) -> list[Bool[Array, "..."]]:
+    """Uniformly random members of a structure, of the budgets' counts."""
+
     # One compiled program, and one generator for all layers of a shape: layer by layer
     # the initialisation of a deep network would compile for minutes.
     @jax.jit
@@ -294,7 +372,7 @@ def _random_masks(key, layers, budgets, structure) -> list[Bool[Array, "..."]]:
             bits = jax.vmap(lambda key, shape=shape: jax.random.bits(key, shape))(keys)
             scores |= dict(zip(group, bits, strict=True))
         ordered = [scores[i] for i in range(len(layers))]
-        return structure.select(layers, ordered, budget_arrays(layers, budgets), None)
+        return structure.select(layers, ordered, budget_arrays(layers, budgets))
 
     return draw(key)
 

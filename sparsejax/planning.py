@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from sparsejax.layers import (
     choose_layers,
     leaves_with_paths,
 )
+from sparsejax.structures import Structure
 
 __all__ = ["Plan", "budget_arrays", "plan_from_masks", "plan_layers"]
 
@@ -48,6 +49,7 @@ def plan_layers(
     layout: Layout,
     sparsity: float | Mapping[str, float],
     distribution: Distribution,
+    structure: Structure,
 ) -> Plan:
     """Chooses the leaves and splits the sparsity over them.
 
@@ -58,6 +60,7 @@ def plan_layers(
       sparsity: a number, or a map from path patterns to numbers, in which case leaves
         that match no pattern stay dense.
       distribution: splits a number over the leaves.
+      structure: fits the counts to what its masks can have.
 
     Raises:
       ValueError: nothing chosen, a pattern without a match, a layer without a weight.
@@ -71,8 +74,8 @@ def plan_layers(
             check_pattern("sparsity", pattern, paths)
         named = "|".join(f"(?:{pattern})" for pattern in sparsity)
         layers = [layer for layer in layers if re.search(named, layer.path)]
-        return Plan(layers, per_path(sparsity, rest=distribution)(layers, 0.0))
-    return Plan(layers, distribution(layers, sparsity))
+        distribution, sparsity = per_path(sparsity, rest=distribution), 0.0
+    return Plan(layers, structure.fit(layers, distribution(layers, sparsity)))
 
 
 def plan_from_masks(
@@ -81,6 +84,7 @@ def plan_from_masks(
     layout: Layout,
     sparsity: float | Mapping[str, float] | None,
     distribution: Distribution,
+    structure: Structure,
     exact: bool,
 ) -> Plan:
     """The plan of given masks: their leaves, and their counts if no sparsity is given.
@@ -91,16 +95,17 @@ def plan_from_masks(
       layout: roles of axes.
       sparsity: to be reached by the method; None for the masks' own.
       distribution: splits a number over the leaves.
+      structure: fits the counts to what its masks can have.
       exact: whether the method keeps its count, so that masks and sparsity must agree.
 
     Raises:
       ValueError: a mask of another shape or dtype than bool; counts that contradict
         ``sparsity``.
     """
-    structure = jax.tree.structure(params)
+    treedef = jax.tree.structure(params)
     layers, given = [], []
     for (path, leaf), mask in zip(
-        leaves_with_paths(params), structure.flatten_up_to(masks), strict=True
+        leaves_with_paths(params), treedef.flatten_up_to(masks), strict=True
     ):
         if mask is None:
             continue
@@ -115,12 +120,15 @@ def plan_from_masks(
     if not layers:
         raise ValueError("initial_masks has no mask: every leaf is None")
     if sparsity is None:
-        return Plan(
-            layers, [_counts(*pair) for pair in zip(layers, given, strict=True)]
-        )
+        return Plan(layers, structure.measure(layers, given))
     chosen = {layer.path for layer in layers}
     plan = plan_layers(
-        params, lambda path, _: path in chosen, layout, sparsity, distribution
+        params,
+        lambda path, _: path in chosen,
+        layout,
+        sparsity,
+        distribution,
+        structure,
     )
     if exact and not any(isinstance(mask, Tracer) for mask in given):
         active = sum(int(np.sum(np.asarray(mask))) for mask in given)
@@ -131,8 +139,3 @@ def plan_from_masks(
                 f"{budget}; pass sparsity=None to take the masks' own counts"
             )
     return plan
-
-
-def _counts(layer: Layer, mask: Any) -> Int[Array, "..."]:
-    axes = tuple(range(len(layer.spec.stacked), len(layer.shape)))
-    return jnp.sum(mask, axis=axes, dtype=jnp.int32)

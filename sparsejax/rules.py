@@ -7,13 +7,14 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from sparsejax.layers import Layer
 from sparsejax.masking import Move, Rule
 from sparsejax.schedules import Schedule
-from sparsejax.selection import exact_count, top_k_mask
+from sparsejax.selection import top_k_mask
 from sparsejax.structures import Structure
+from sparsejax.structures.base import active_count
 
 __all__ = [
     "Leaf",
@@ -24,6 +25,7 @@ __all__ = [
     "keep_largest_by_sign",
     "magnitude",
     "prune",
+    "replace",
     "uniform_random",
 ]
 
@@ -57,11 +59,8 @@ def uniform_random(leaf: Leaf) -> Array:
     return jax.random.bits(leaf.key, leaf.weight.shape)
 
 
-Keep = Callable[[Structure, list[Leaf], Array], tuple[list[Array], list[Array]]]
-"""(structure, leaves, fraction to drop) -> masks that stay, and how many were dropped.
-
-The numbers are per stacked layer; the masks lie inside the leaves' own.
-"""
+Keep = Callable[[Structure, list[Leaf], Array], list[Array]]
+"""(structure, leaves, fraction to drop) -> masks that stay, inside the leaves' own."""
 
 
 def keep_largest(score: Score) -> Keep:
@@ -73,10 +72,10 @@ def keep_largest(score: Score) -> Keep:
 
     def keep(structure: Structure, leaves: list[Leaf], fraction: Array):
         active = [active_count(leaf.layer, leaf.mask) for leaf in leaves]
-        dropped = [_floor(fraction, count) for count in active]
-        kept = [n - drop for n, drop in zip(active, dropped, strict=True)]
+        kept = [count - _floor(fraction, count) for count in active]
+        layers = [leaf.layer for leaf in leaves]
         masks = [leaf.mask for leaf in leaves]
-        return _select(structure, leaves, score, kept, masks), dropped
+        return structure.thin(layers, [score(leaf) for leaf in leaves], kept, masks)
 
     return keep
 
@@ -101,11 +100,8 @@ def keep_largest_by_sign(score: Score) -> Keep:
             ]
             return keep(structure, signed, fraction)
 
-        (below, below_dropped), (above, above_dropped) = side(True), side(False)
-        return (
-            [one | other for one, other in zip(below, above, strict=True)],
-            [m + n for m, n in zip(below_dropped, above_dropped, strict=True)],
-        )
+        pairs = zip(side(True), side(False), strict=True)
+        return [below | above for below, above in pairs]
 
     return keep_both
 
@@ -115,7 +111,8 @@ def drop_and_grow(
 ) -> Rule:
     """Drops a fraction of every layer's weights and grows as many elsewhere.
 
-    The number of weights of every layer is conserved exactly, whatever it is.
+    What stays is completed to a mask of the structure: every layer has as many weights
+    (units, groups) as before, exactly, whatever the number.
 
     Args:
       keep: which weights stay.
@@ -127,15 +124,30 @@ def drop_and_grow(
     """
 
     def rule(move: Move) -> list[Bool[Array, "..."]]:
-        leaves = leaves_of(move)
         share = fraction(move.when.progress(move.step))
-        kept, dropped = keep(move.structure, leaves, share)
-        taken = kept if regrow_dropped else [leaf.mask for leaf in leaves]
-        candidates = [~mask for mask in taken]
-        grown = _select(move.structure, leaves, grow, dropped, candidates)
-        return [stay | new for stay, new in zip(kept, grown, strict=True)]
+        return replace(move, keep, grow, share, regrow_dropped=regrow_dropped)
 
     return rule
+
+
+def replace(
+    move: Move,
+    keep: Keep,
+    grow: Score,
+    fraction: Array,
+    *,
+    regrow_dropped: bool = True,
+) -> list[Bool[Array, "..."]]:
+    """One drop-and-grow of a move's masks, by a given fraction."""
+    leaves, structure = leaves_of(move), move.structure
+    counts = structure.measure(move.layers, move.masks)
+    kept = keep(structure, leaves, fraction)
+    candidates = None
+    if not regrow_dropped:
+        pairs = zip(kept, move.masks, strict=True)
+        candidates = [stay | ~mask for stay, mask in pairs]
+    scores = [grow(leaf) for leaf in leaves]
+    return structure.select(move.layers, scores, counts, candidates, kept)
 
 
 def prune(
@@ -168,7 +180,8 @@ def prune(
             _remaining(share, layer.size // layer.slices, budget)
             for layer, budget in zip(move.layers, move.budgets, strict=True)
         ]
-        return _select(move.structure, leaves, score, kept, move.masks)
+        scores = [score(leaf) for leaf in leaves]
+        return move.structure.select(move.layers, scores, kept, move.masks)
 
     return rule
 
@@ -180,17 +193,6 @@ def leaves_of(move: Move) -> list[Leaf]:
         Leaf(*row, key=jax.random.fold_in(move.key, index))
         for index, row in enumerate(rows)
     ]
-
-
-def active_count(layer: Layer, mask: Bool[Array, "..."]) -> Int[Array, "..."]:
-    """Active weights of every layer that is stacked in a leaf."""
-    axes = tuple(range(len(layer.spec.stacked), len(layer.shape)))
-    return exact_count(mask, axes).astype(jnp.int32)
-
-
-def _select(structure, leaves, score, counts, where) -> list[Bool[Array, "..."]]:
-    layers = [leaf.layer for leaf in leaves]
-    return structure.select(layers, [score(leaf) for leaf in leaves], counts, where)
 
 
 def _floor(fraction: Array, count: Array) -> Array:

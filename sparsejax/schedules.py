@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ __all__ = [
     "Schedule",
     "When",
     "as_schedule",
+    "at",
     "constant",
     "cosine",
     "cubic",
@@ -27,7 +30,7 @@ Schedule = Callable[[Float[Array, ""]], Float[Array, ""]]
 
 
 class When(NamedTuple):
-    """The steps at which the topology moves; made by `periodic`.
+    """The steps at which the topology moves; made by `periodic` or `at`.
 
     Steps are counted by the updates made before: the first call of ``update`` is step
     0.
@@ -37,9 +40,12 @@ class When(NamedTuple):
     start: int
     stop: int
     include_stop: bool
+    steps: tuple[int, ...] | None = None
 
     def due(self, step: int | Int[Array, ""]) -> bool | Bool[Array, ""]:
         """Whether the topology moves at ``step``."""
+        if self.steps is not None:
+            return functools.reduce(operator.or_, (step == one for one in self.steps))
         regular = (step >= self.start) & (step < self.stop)
         regular &= (step - self.start) % self.every == 0
         return regular | (step == self.stop) if self.include_stop else regular
@@ -91,6 +97,27 @@ def periodic(
             "would ever happen; raise `stop` or lower `start` (default: `every`)"
         )
     return When(every, start, stop, include_stop)
+
+
+def at(*steps: int) -> When:
+    """Moves at these steps and no others; ``stop`` is the last of them.
+
+    Args:
+      *steps: in increasing order, counted in updates made before.
+
+    Raises:
+      ValueError: no steps, or not increasing.
+
+    Example:
+      >>> when = at(3, 10)
+      >>> [step for step in range(20) if when.due(step)]
+      [3, 10]
+    """
+    for step in steps:
+        check_step("steps", step)
+    if not steps or list(steps) != sorted(set(steps)):
+        raise ValueError(f"steps={steps!r} must be one or more, in increasing order")
+    return When(1, steps[0], steps[-1], False, tuple(steps))
 
 
 def constant(value: float) -> Schedule:

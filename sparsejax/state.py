@@ -71,6 +71,7 @@ class MaskedState(NamedTuple):
         dense leaves.
       inner: state of the wrapped optimizer.
       tracking: `Tracking`, or None if not asked for.
+      memory: what the method gathers from step to step, None for most.
     """
 
     count: Int[Array, ""]
@@ -78,6 +79,7 @@ class MaskedState(NamedTuple):
     masks: PyTree
     inner: optax.OptState
     tracking: Tracking | None
+    memory: Any = None
 
 
 def pack(mask: Bool[Array, "..."]) -> PackedMask:

@@ -13,12 +13,12 @@ PACKAGE = ROOT / "sparsejax"
 
 LIBRARY_LAYER = 2
 
-FOLDERS = {"methods": 2, "models": 3, "data": 4, "tasks": 5}
+FOLDERS = {"structures": 1, "methods": 2, "models": 3, "data": 4, "tasks": 5}
 
 FILES = {
     1: """checks distributions graph initialization layers schedules selection
-        structures version""",
-    2: "__init__ applying inspection masking planning rules state statistics",
+        version""",
+    2: "__init__ applying inspection masking options planning rules state statistics",
     3: "extras",
     4: "building checkpoint cost health interruption metrics progress workdir",
     6: """configuration plot_style plots recipes report report_page report_style runs

@@ -74,7 +74,7 @@ def test_nothing_to_sparsify_is_an_error():
         (sj.flax(), "attention/query/kernel", (8, 2, 4), ((0,), (1, 2), ())),
         (sj.flax(), "attention/out/kernel", (2, 4, 8), ((0, 1), (2,), ())),
         (sj.equinox(), "layers/0/weight", (6, 4), ((1,), (0,), ())),
-        (sj.by_name(), "layers/0/weight", (6, 4, 3, 3), ((1, 2, 3), (0,), ())),
+        (sj.by_name(), "layers/0/weight", (6, 4, 3, 3), ((2, 3, 1), (0,), ())),
         (sj.flax(stacked={"blocks/": 1}), "blocks/w", (5, 4, 6), ((1,), (2,), (0,))),
     ],
 )

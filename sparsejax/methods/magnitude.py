@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Unpack
 
 import optax
-from jaxtyping import PRNGKeyArray, PyTree
 
 from sparsejax.checks import check_choice
-from sparsejax.distributions import Distribution
-from sparsejax.layers import Layout, Where, matmul_weights
 from sparsejax.masking import masked
+from sparsejax.options import Options, method
 from sparsejax.rules import magnitude as absolute_value
 from sparsejax.rules import prune
 from sparsejax.schedules import Schedule, cubic, periodic
-from sparsejax.structures import Structure
 
 __all__ = ["magnitude"]
 
 BUDGET = "scheduled"
 
 
+@method
 def magnitude(
     inner: optax.GradientTransformation,
     *,
@@ -31,14 +29,7 @@ def magnitude(
     every: int = 100,
     schedule: Schedule | None = None,
     scope: Literal["layer", "global"] = "layer",
-    distribution: Distribution | None = None,
-    structure: Structure | None = None,
-    where: Where = matmul_weights,
-    layout: Layout | None = None,
-    initial_masks: PyTree | None = None,
-    seed: int | PRNGKeyArray = 0,
-    packed: bool = False,
-    track: bool = False,
+    **options: Unpack[Options],
 ) -> optax.GradientTransformationExtraArgs:
     """Removes the weights of smallest magnitude, at once or little by little.
 
@@ -59,15 +50,7 @@ def magnitude(
         `cubic`.
       scope: "layer" keeps each layer's budget; "global" ranks all weights together, so
         that only the total is fixed.
-      distribution: splits the sparsity over the layers; default `erk`.
-      structure: family of masks; default `unstructured`.
-      where: which leaves to sparsify; default every matmul and convolution weight.
-      layout: roles of axes; default `by_name`.
-      initial_masks: tree like params of bool arrays, None at dense leaves; pruning
-        goes on from them; all True if not given.
-      seed: integer or random key (may be traced).
-      packed: store masks at one bit a weight.
-      track: record exploration and turnover.
+      **options: the common arguments, `sparsejax.options.Options`.
 
     Raises:
       ValueError: an argument out of range, or a layer left without weights.
@@ -98,12 +81,5 @@ def magnitude(
         initial="dense",
         on_move="step",
         sparsity=sparsity,
-        distribution=distribution,
-        structure=structure,
-        where=where,
-        layout=layout,
-        initial_masks=initial_masks,
-        seed=seed,
-        packed=packed,
-        track=track,
+        **options,
     )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import optax
-from jaxtyping import PRNGKeyArray, PyTree
 
-from sparsejax.distributions import Distribution
-from sparsejax.layers import Layout, Where, matmul_weights
 from sparsejax.masking import masked
+from sparsejax.options import Options, method
 from sparsejax.rules import drop_and_grow, gradient_magnitude, keep_largest, magnitude
 from sparsejax.schedules import Schedule, as_schedule, cosine, periodic
-from sparsejax.structures import Structure
 
 __all__ = ["rigl"]
 
@@ -20,6 +18,7 @@ BUDGET = "fixed"
 NEEDS_DENSE_GRADIENT = True
 
 
+@method
 def rigl(
     inner: optax.GradientTransformation,
     *,
@@ -29,14 +28,7 @@ def rigl(
     start: int | None = None,
     drop_fraction: Schedule | float | None = None,
     regrow_dropped: bool = True,
-    distribution: Distribution | None = None,
-    structure: Structure | None = None,
-    where: Where = matmul_weights,
-    layout: Layout | None = None,
-    initial_masks: PyTree | None = None,
-    seed: int | PRNGKeyArray = 0,
-    packed: bool = False,
-    track: bool = False,
+    **options: Unpack[Options],
 ) -> optax.GradientTransformationExtraArgs:
     """Moves weights from where they are small to where the dense gradient is large.
 
@@ -59,15 +51,7 @@ def rigl(
         a number; default ``cosine(0.3)``.
       regrow_dropped: whether just-dropped weights may be grown again, keeping value and
         statistics, as in the authors' code.
-      distribution: splits the sparsity over the layers; default `erk`.
-      structure: family of masks; default `unstructured`.
-      where: which leaves to sparsify; default every matmul and convolution weight.
-      layout: roles of axes; default `by_name`.
-      initial_masks: tree like params of bool arrays, None at dense leaves; random if
-        not given.
-      seed: integer or random key (may be traced).
-      packed: store masks at one bit a weight.
-      track: record exploration and turnover.
+      **options: the common arguments, `sparsejax.options.Options`.
 
     Raises:
       ValueError: an argument out of range, or a layer left without weights.
@@ -101,12 +85,5 @@ def rigl(
         when=periodic(every, start=start, stop=stop),
         on_move="hold",
         sparsity=sparsity,
-        distribution=distribution,
-        structure=structure,
-        where=where,
-        layout=layout,
-        initial_masks=initial_masks,
-        seed=seed,
-        packed=packed,
-        track=track,
+        **options,
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import optax
-from jaxtyping import PRNGKeyArray, PyTree
 
-from sparsejax.distributions import Distribution
-from sparsejax.layers import Layout, Where, matmul_weights
 from sparsejax.masking import masked
+from sparsejax.options import Options, method
 from sparsejax.rules import (
     drop_and_grow,
     keep_largest,
@@ -18,13 +17,13 @@ from sparsejax.rules import (
     uniform_random,
 )
 from sparsejax.schedules import Schedule, as_schedule, cosine, periodic
-from sparsejax.structures import Structure
 
 __all__ = ["set"]
 
 BUDGET = "fixed"
 
 
+@method
 def set(
     inner: optax.GradientTransformation,
     *,
@@ -34,14 +33,7 @@ def set(
     start: int | None = None,
     drop_fraction: Schedule | float | None = None,
     signwise: bool = False,
-    distribution: Distribution | None = None,
-    structure: Structure | None = None,
-    where: Where = matmul_weights,
-    layout: Layout | None = None,
-    initial_masks: PyTree | None = None,
-    seed: int | PRNGKeyArray = 0,
-    packed: bool = False,
-    track: bool = False,
+    **options: Unpack[Options],
 ) -> optax.GradientTransformationExtraArgs:
     """Replaces the smallest weights by random new ones.
 
@@ -62,15 +54,7 @@ def set(
         a number; default ``cosine(0.3)``; the paper's zeta is the constant 0.3.
       signwise: drop that share of the positive and of the negative weights separately,
         as in the paper; by default signs are ignored, as in later work.
-      distribution: splits the sparsity over the layers; default `erk`.
-      structure: family of masks; default `unstructured`.
-      where: which leaves to sparsify; default every matmul and convolution weight.
-      layout: roles of axes; default `by_name`.
-      initial_masks: tree like params of bool arrays, None at dense leaves; random if
-        not given.
-      seed: integer or random key (may be traced).
-      packed: store masks at one bit a weight.
-      track: record exploration and turnover.
+      **options: the common arguments, `sparsejax.options.Options`.
 
     Raises:
       ValueError: an argument out of range, or a layer left without weights.
@@ -97,12 +81,5 @@ def set(
         when=periodic(every, start=start, stop=stop),
         on_move="hold",
         sparsity=sparsity,
-        distribution=distribution,
-        structure=structure,
-        where=where,
-        layout=layout,
-        initial_masks=initial_masks,
-        seed=seed,
-        packed=packed,
-        track=track,
+        **options,
     )

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import optax
-from jaxtyping import PRNGKeyArray, PyTree
 
-from sparsejax.distributions import Distribution
-from sparsejax.layers import Layout, Where, matmul_weights
 from sparsejax.masking import masked
-from sparsejax.structures import Structure
+from sparsejax.options import Options, method
 
 __all__ = ["static"]
 
 BUDGET = "fixed"
 
 
+@method
 def static(
     inner: optax.GradientTransformation,
     *,
     sparsity: float | Mapping[str, float] | None,
-    distribution: Distribution | None = None,
-    structure: Structure | None = None,
-    where: Where = matmul_weights,
-    layout: Layout | None = None,
-    initial_masks: PyTree | None = None,
-    seed: int | PRNGKeyArray = 0,
-    packed: bool = False,
-    track: bool = False,
+    **options: Unpack[Options],
 ) -> optax.GradientTransformationExtraArgs:
     """Trains a fixed random subset of the weights, or a given one.
 
@@ -41,14 +33,7 @@ def static(
       inner: the optimizer, clipping and schedules included.
       sparsity: fraction of weights that are zero, in [0, 1); a map from path patterns
         to fractions; or None to take the counts of ``initial_masks``.
-      distribution: splits the sparsity over the layers; default `erk`.
-      structure: family of masks; default `unstructured`.
-      where: which leaves to sparsify; default every matmul and convolution weight.
-      layout: roles of axes; default `by_name`.
-      initial_masks: tree like params of bool arrays, None at dense leaves.
-      seed: integer or random key (may be traced).
-      packed: store masks at one bit a weight.
-      track: record exploration and turnover.
+      **options: the common arguments, `sparsejax.options.Options`.
 
     Raises:
       ValueError: an argument out of range, or a layer left without weights.
@@ -66,12 +51,5 @@ def static(
         rule=None,
         when=None,
         sparsity=sparsity,
-        distribution=distribution,
-        structure=structure,
-        where=where,
-        layout=layout,
-        initial_masks=initial_masks,
-        seed=seed,
-        packed=packed,
-        track=track,
+        **options,
     )

@@ -33,7 +33,10 @@ OPTIMIZERS = {
     "adafactor": lambda: optax.adafactor(1e-2, min_dim_size_to_factor=4),
     "muon": lambda: optax.contrib.muon(1e-2),
     "chain": lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2)),
-    "inject_hyperparams": lambda: optax.inject_hyperparams(optax.adamw)(1e-2),
+    # In the parameters' bfloat16 adam's b2 would be 1, and plain optax gives NaN.
+    "inject_hyperparams": lambda: optax.inject_hyperparams(
+        optax.adamw, hyperparam_dtype=jnp.float32
+    )(1e-2),
     "schedule_free": lambda: optax.contrib.schedule_free_adamw(1e-2),
 }
 # One method for each kind of step that an engine makes.
