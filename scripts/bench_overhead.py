@@ -158,12 +158,17 @@ def stepper(tx, params):
 
 
 def interleave(contenders, rounds):
-    """Seconds per call of each contender, one call of each in every round."""
+    """Seconds per call of each contender, one call of each in every round.
+
+    In random order: what a contender leaves in the caches would favour its successor.
+    """
+    order = np.random.default_rng(0)
     for run in contenders.values():
         jax.block_until_ready(run())
     seconds = {name: [] for name in contenders}
     for _ in range(rounds):
-        for name, run in contenders.items():
+        for name in order.permutation(list(contenders)):
+            run = contenders[name]
             begin = time.perf_counter()
             jax.block_until_ready(run())
             seconds[name].append(time.perf_counter() - begin)

@@ -255,9 +255,12 @@ def masked(
         if memory is not None:
             state = state._replace(memory=memory.update(state.memory, step, *dense))
 
-        def moved(operands):
+        def move_once(carry):
             assert rule is not None and when is not None
-            weights = leaves if on_move == "hold" else _stepped(masks, leaves, operands)
+            _, stored, tracking = carry
+            # Not the masks from outside: they would be copied into the loop.
+            masks = _each(unpack, treedef.flatten_up_to(stored))
+            weights = leaves if on_move == "hold" else _stepped(masks, leaves, steps)
             layers, budgets = plan(params)
             move = Move(
                 step=step,
@@ -278,17 +281,18 @@ def masked(
             found = iter(rule(move))
             new = [None if mask is None else next(found) for mask in masks]
             stored = treedef.unflatten(_each(store, new))
-            return stored, _record(state.tracking, treedef, masks, new, store)
+            record = _record(tracking, treedef, masks, new, store)
+            return jnp.zeros_like(due), stored, record
 
-        def unmoved(_):
-            return state.masks, state.tracking
-
-        # A branch whose results are masks alone costs nothing between moves; were
-        # parameters or statistics to pass through it, they would be copied each step.
-        stored, tracking = lax.cond(due, moved, unmoved, steps)
-        kept = _each(
-            jnp.logical_and, masks, _each(unpack, treedef.flatten_up_to(stored))
+        # A loop of one pass or none, since a `cond` copies what it returns at every
+        # step, moved or not. Were parameters or statistics to pass through either,
+        # they would be copied too.
+        _, stored, tracking = lax.while_loop(
+            lambda carry: carry[0], move_once, (due, state.masks, state.tracking)
         )
+        kept = _each(unpack, treedef.flatten_up_to(stored))
+        if on_move == "step":
+            kept = _each(jnp.logical_and, masks, kept)
         if on_move == "hold" or hold_before:
             held = (due if on_move == "hold" else False) | (step < hold_before)
             steps = [jnp.where(held, jnp.zeros_like(one), one) for one in steps]
