@@ -1,12 +1,13 @@
 """The settings that the configs share: all but the method."""
 
+import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from sparsejax.building import ConfigError
+from sparsejax.building import ConfigError, resolve
 
 
 def mlp(method: str, argument: str | None = None) -> ConfigDict:
@@ -169,16 +170,25 @@ def _method(
     steps: FieldReference,
     stop: int | None = None,
 ) -> dict[str, Any]:
-    """The arguments of a method; intervals follow an override of the steps."""
-    if name == "dense":
-        return {"name": name}
-    common = {"name": name, "sparsity": sparsity, "distribution": "erk", "track": True}
-    if name == "static":
-        return common
-    moving = {**common, "every": every, "stop": stop or steps * 3 // 4}
-    if name == "magnitude":
-        return {**moving, "start": steps // 8}
-    return {**moving, "drop_fraction": {"name": "cosine", "initial": 0.3}}
+    """Those of the common arguments that a method has; intervals follow the steps."""
+    signature = inspect.signature(resolve("method", name, "sparsejax.methods"))
+    arguments = {
+        "sparsity": sparsity,
+        "distribution": "erk",
+        "track": True,
+        "every": every,
+        "stop": stop or steps * 3 // 4,
+        "drop_fraction": {"name": "cosine", "initial": 0.3},
+        "start": steps // 8,
+    }
+    for argument in ("drop_fraction", "start"):
+        parameter = signature.parameters.get(argument)
+        # Other defaults than these are the method's own.
+        own = {"drop_fraction": None, "start": inspect.Parameter.empty}[argument]
+        if parameter is not None and parameter.default is not own:
+            del arguments[argument]
+    taken = {k: v for k, v in arguments.items() if k in signature.parameters}
+    return {"name": name, **taken}
 
 
 def _check(config: str, argument: str | None, allowed: Sequence[str]) -> None:

@@ -17,10 +17,28 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import sparsejax as sj
-from sparsejax.layers import choose_layers, leaves_with_paths
+from sparsejax.layers import choose_layers, leaves_with_paths, path_name
 
 STEPS = 12
-ARGUMENTS = {"sparsity": 0.5, "start": 1, "every": 3, "stop": 8, "seed": 3}
+
+
+def network(params):
+    """Outputs of the table's parameters for an input of ones, for methods that ask."""
+    hidden = jnp.ones(8, params["blocks"]["kernel"].dtype)
+    for kernel in params["blocks"]["kernel"]:
+        hidden = jnp.concatenate([hidden[:2], hidden @ kernel])
+    head = params["head"]
+    return jnp.concatenate([hidden, hidden]) @ head["kernel"] + head["bias"]
+
+
+ARGUMENTS = {
+    "sparsity": 0.5,
+    "start": 1,
+    "every": 3,
+    "stop": 8,
+    "seed": 3,
+    "network": network,
+}
 LAYOUT = sj.flax(stacked={"blocks": 1})
 
 OPTIMIZERS = {
@@ -40,7 +58,7 @@ OPTIMIZERS = {
     "schedule_free": lambda: optax.contrib.schedule_free_adamw(1e-2),
 }
 # One method for each kind of step that an engine makes.
-KINDS = ("rigl", "magnitude")
+KINDS = ("rigl", "magnitude", "straight_through")
 
 
 def build(method, inner, **overrides):
@@ -51,8 +69,13 @@ def build(method, inner, **overrides):
     return function(inner, **{k: v for k, v in options.items() if k in accepted})
 
 
-def budget_kind(method):
-    return importlib.import_module(f"sparsejax.methods.{method}").BUDGET
+def module(method):
+    return importlib.import_module(f"sparsejax.methods.{method}")
+
+
+def needs(method):
+    """Names of the keyword arguments of ``update`` that the method asks for."""
+    return getattr(module(method), "NEEDS", ())
 
 
 def initial_params(dtype=jnp.float32, seed=0):
@@ -76,7 +99,15 @@ def gradients_at(step, dtype=jnp.float32):
 
 
 def update(tx, params, state, gradients, **extra):
-    updates, state = tx.update(gradients, state, params, **extra)
+    # Every method is offered what some need; a wrapper may hide leaves of the params.
+    given = dict(leaves_with_paths(gradients))
+
+    def grad_fn(params):
+        return jax.tree.map_with_path(
+            lambda path, leaf: given[path_name(path)] + leaf / 8, params
+        )
+
+    updates, state = tx.update(gradients, state, params, grad_fn=grad_fn, **extra)
     return optax.apply_updates(params, updates), state
 
 
@@ -107,20 +138,31 @@ def expected_budget(method):
     }
 
 
+def check_counts(method, counts, budget, done):
+    """Holds counts, path -> (active, size), to what the method's file promises."""
+    kind = module(method).BUDGET
+    assert {path: size for path, (_, size) in counts.items()} == {
+        path: size for path, (_, size) in budget.items()
+    }
+    total = sum(active for active, _ in counts.values())
+    if kind == "fixed" or (kind == "scheduled" and done):
+        assert counts == budget
+    elif kind == "global" and done:
+        assert total == sum(active for active, _ in budget.values())
+    elif kind == "bounded" and done:
+        assert all(counts[path][0] <= budget[path][0] for path in counts)
+        assert total > 0
+    else:
+        assert kind in ("scheduled", "global", "bounded", "emergent")
+
+
 def checker(method, *, stop=ARGUMENTS["stop"]):
     """Exact zeros after every step; exact counts as the method's budget promises."""
     budget = expected_budget(method)
-    before = {}
 
     def check(params, state, index):
         sj.verify(params, state)
-        counts = sj.counts(state)
-        if budget_kind(method) == "fixed" or index >= stop:
-            assert counts == budget
-        for path, (active, _) in counts.items():
-            if budget_kind(method) == "scheduled":
-                assert active <= before.get(path, active), "pruned weights came back"
-            before[path] = active
+        check_counts(method, sj.counts(state), budget, index >= stop)
 
     return check
 
@@ -167,8 +209,8 @@ def masked(method, inner):
     _, state = run(tx, initial_params(), check=lambda p, s, _: sj.verify(p, s))
     masks = sj.masks(state)
     assert masks["head"]["kernel"] is None
-    if method != "dense":
-        assert sj.counts(state) == {"blocks/kernel": (48, 96)}
+    budget = {} if method == "dense" else {"blocks/kernel": (48, 96)}
+    check_counts(method, sj.counts(state), budget, done=True)
 
 
 def multi_transform(method, inner):
@@ -176,10 +218,10 @@ def multi_transform(method, inner):
     groups = {"first": build(method, inner), "second": build("static", inner)}
     tx = optax.multi_transform(groups, labels)
     _, state = run(tx, initial_params(), check=lambda p, s, _: sj.verify(p, s))
-    wanted = {"blocks/kernel": (48, 96), "head/kernel": (64, 128)}
-    if method == "dense":
-        del wanted["blocks/kernel"]
-    assert sj.counts(state) == wanted
+    counts = sj.counts(state)
+    assert counts.pop("head/kernel") == (64, 128)
+    budget = {} if method == "dense" else {"blocks/kernel": (48, 96)}
+    check_counts(method, counts, budget, done=True)
 
 
 def extra_arguments(method, inner):
@@ -216,10 +258,15 @@ def vmap_over_seeds(method, inner):
         sj.verify(params, state)
     assert step._cache_size() == 1
     budget = expected_budget(method)
+    per_seed = {}
     for path, mask in dict(leaves_with_paths(sj.masks(state))).items():
-        per_seed = np.asarray(mask).reshape(3, -1)
-        assert (per_seed.sum(axis=1) == budget[path][0]).all()
-        assert (per_seed[0] != per_seed[1]).any(), "two seeds have the same masks"
+        per_seed[path] = np.asarray(mask).reshape(3, -1)
+    for index in range(3):
+        counts = {p: (int(m[index].sum()), m[index].size) for p, m in per_seed.items()}
+        check_counts(method, counts, budget, done=True)
+    for mask in per_seed.values():
+        alike = (mask[0] == mask[1]).all()
+        assert not alike or mask.all(), "two seeds have the same masks"
 
 
 def scan(method, inner):
@@ -331,9 +378,27 @@ def test_dense_is_the_inner_optimizer_bit_for_bit():
     jax.tree.map(np.testing.assert_array_equal, params, plain_params)
 
 
-@pytest.mark.parametrize("method", [name for name in sj.METHODS if name != "dense"])
+def takes_sparsity(method):
+    return "sparsity" in inspect.signature(getattr(sj, method)).parameters
+
+
+@pytest.mark.parametrize("method", filter(takes_sparsity, sj.METHODS))
 def test_sparsity_zero_trains_every_weight(method):
-    params, _ = run(
-        build(method, optax.sgd(0.1), drop_fraction=0.0, sparsity=0.0), initial_params()
-    )
+    tx = build(method, optax.sgd(0.1), drop_fraction=0.0, sparsity=0.0)
+    try:
+        tx.init(initial_params())
+    except ValueError as error:
+        # A structure of a given density says which.
+        assert "does not go with structure" in str(error)
+        return
+    params, _ = run(tx, initial_params())
     assert all(bool((leaf != 0).all()) for leaf in jax.tree.leaves(params))
+
+
+def test_an_argument_that_update_lacks_is_named():
+    for method in sj.METHODS:
+        for name in needs(method):
+            tx, params = build(method, optax.sgd(0.1)), initial_params()
+            state = tx.init(params)
+            with pytest.raises(ValueError, match=rf"^{name}=None.*{name}=\.\.\."):
+                tx.update(gradients_at(0), state, params)
