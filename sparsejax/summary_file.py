@@ -161,12 +161,12 @@ def _field(spec: Any, field: str, default: Any) -> Any:
 def _dense_gradient_every(method: Any) -> int | None:
     """How often the method needs the gradient of the weights that are zero.
 
-    A method's file says ``NEEDS_DENSE_GRADIENT = True`` if its moves do.
+    The card in a method's file says whether its moves do.
     """
     name = _field(method, "name", method)
     function = resolve("method", name, "sparsejax.methods")
     module = sys.modules[function.__module__]
-    needs = getattr(module, "NEEDS_DENSE_GRADIENT", False)
+    needs = getattr(getattr(module, "CARD", None), "dense_gradient", False)
     return _field(method, "every", 100) if needs else None
 
 

@@ -13,12 +13,20 @@ PACKAGE = ROOT / "sparsejax"
 
 LIBRARY_LAYER = 2
 
-FOLDERS = {"structures": 1, "methods": 2, "models": 3, "data": 4, "tasks": 5}
+FOLDERS = {
+    "structures": 1,
+    "methods": 2,
+    "optim": 2,
+    "pruning": 2,
+    "models": 3,
+    "data": 4,
+    "tasks": 5,
+}
 
 FILES = {
     1: """checks distributions graph initialization layers schedules selection
         version""",
-    2: "__init__ applying inspection masking options planning rules state statistics",
+    2: "__init__ applying card inspection masking options planning rules state statistics",
     3: "extras",
     4: "building checkpoint cost health interruption metrics progress workdir",
     6: """configuration plot_style plots recipes report report_page report_style runs

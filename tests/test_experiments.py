@@ -18,10 +18,18 @@ FOLDER = ROOT / "experiments" / "digits_methods"
 def study(monkeypatch, data_dir):
     """The modules of the study, imported as from the root of a clone."""
     monkeypatch.syspath_prepend(str(ROOT))
-    from experiments.digits_methods import __main__, results, tables, training
+    from experiments.digits_methods import (
+        __main__,
+        orderings,
+        results,
+        settings,
+        tables,
+        training,
+    )
 
-    modules = {"main": __main__, "results": results, "tables": tables}
-    return type("Study", (), {**modules, "training": training})
+    modules = (orderings, results, settings, tables, training)
+    named = {module.__name__.rpartition(".")[2]: module for module in modules}
+    return type("Study", (), {**named, "main": __main__})
 
 
 def test_command_trains_stores_and_goes_on(study, tmp_path, capsys, monkeypatch):
@@ -60,7 +68,7 @@ def test_command_trains_stores_and_goes_on(study, tmp_path, capsys, monkeypatch)
 
 def test_seed_is_the_run_of_the_command_line(study):
     """Replica ``i`` is what ``sparsejax.train --config.seed=i`` trains."""
-    config = study.training.configure("set", 0.95, 40)
+    config = study.settings.configure("set", 0.95, 40)
     task = study.training.classify(config)
     order = study.training._order(len(task.dataset.train), 128, 15, [3, 5])
     batches = train_iterator(task.dataset, batch_size=128, seed=5)

@@ -8,13 +8,13 @@ import pathlib
 import time
 from collections.abc import Sequence
 
-import sparsejax as sj
 from experiments.digits_methods import plot, results, tables
+from experiments.digits_methods.orderings import orderings_table
 from experiments.digits_methods.results import Row
-from experiments.digits_methods.training import configure, train
+from experiments.digits_methods.settings import SETTINGS, SPARSITIES, configure
+from experiments.digits_methods.training import train
 
-METHODS = ("dense", "static", "set", "rigl", "magnitude")
-SPARSITIES = (0.9, 0.95, 0.98)
+PLOTTED = ("dense", "static", "set", "rigl", "srigl", "granet", "magnitude")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wanted = [
         (method, sparsity)
         for method in options.methods
-        for sparsity in ((0.0,) if method == "dense" else options.sparsities)
+        for sparsity in _sparsities(method, options.sparsities)
     ]
     for method, sparsity in wanted:
         name = f"{method} at {100 * sparsity:g} %"
@@ -65,18 +65,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _report(rows: Sequence[Row], output: pathlib.Path) -> None:
     found = tables.cells(rows)
     text = tables.accuracy_table(found)
+    judged = orderings_table(found)
+    if judged:
+        text += f"\nOrderings (95 % interval of the difference):\n\n{judged}"
     sparsest = max(cell.sparsity for cell in found)
     compared = [cell for cell in found if cell.sparsity in (0, sparsest)]
     if len(compared) > 1 and all(len(cell.accuracies) > 1 for cell in compared):
         text += f"\nNeighbours at {100 * sparsest:g} %:\n\n"
         text += tables.neighbour_table(compared)
     (output / "table.md").write_text(text)
-    plot.draw(found, output / "plot.png")
+    # All lines would hide each other.
+    drawn = [cell for cell in found if cell.method in PLOTTED and cell.sparsity != 0.5]
+    plot.draw(drawn or found, output / "plot.png")
     print(f"\n{text}\nwritten to {output}")
 
 
 def _cell(row: Row) -> tuple[str, float, int]:
     return row.method, row.sparsity, row.steps
+
+
+def _sparsities(method: str, asked: Sequence[float] | None) -> tuple[float, ...]:
+    """Those of a setting; those asked for, where it can have any."""
+    own = SETTINGS[method].sparsities
+    if asked is None or own == (0.0,):
+        return own
+    if own == SPARSITIES:
+        return tuple(asked)
+    return tuple(sparsity for sparsity in own if sparsity in asked)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -86,9 +101,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=10, help="networks per cell")
     parser.add_argument("--steps", type=int, default=2_000, help="training steps")
     parser.add_argument(
-        "--methods", nargs="+", choices=sj.METHODS, default=METHODS, metavar="METHOD"
+        "--methods",
+        nargs="+",
+        choices=tuple(SETTINGS),
+        default=tuple(SETTINGS),
+        metavar="SETTING",
+        help=f"some of: {', '.join(SETTINGS)} (default: all)",
     )
-    parser.add_argument("--sparsities", nargs="+", type=float, default=SPARSITIES)
+    parser.add_argument(
+        "--sparsities",
+        nargs="+",
+        type=float,
+        help="in place of 0.9 0.95 0.98; 0.5 for 2:4 settings",
+    )
     parser.add_argument(
         "--output",
         type=pathlib.Path,
@@ -100,7 +125,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--seeds {options.seeds}: at least 1 is needed")
     if options.steps < 20:
         parser.error(f"--steps {options.steps}: at least 20 leave time to move masks")
-    for sparsity in options.sparsities:
+    for sparsity in options.sparsities or ():
         if not 0 < sparsity < 1:
             parser.error(
                 f"--sparsities {sparsity:g}: not between 0 and 1; 0.9 leaves a tenth "

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.digits_methods.tables import NAMES, Cell
+from experiments.digits_methods.settings import SETTINGS
+from experiments.digits_methods.tables import Cell
 from sparsejax import plot_style
 
 _COLOURS = {
@@ -65,7 +66,7 @@ def _draw_dense(axes: Any, dense: Sequence[Cell]) -> Iterator[Label]:
         low, high = _ends(cell)
         axes.axhspan(low, high, color=plot_style.DENSE, alpha=0.6, linewidth=0)
         axes.axhline(_cut(cell.mean), color=plot_style.INK, linewidth=1)
-        yield _cut(cell.mean), NAMES.get(cell.method, cell.method), plot_style.INK
+        yield _cut(cell.mean), SETTINGS[cell.method].title, plot_style.INK
 
 
 def _draw_sparse(
@@ -85,7 +86,7 @@ def _draw_sparse(
         style = {"color": colour, "linewidth": 1.6}
         axes.plot(across, means, marker="o", markersize=4.5, **style)
         axes.vlines(across, lows, highs, **style)
-        yield means[-1], NAMES.get(method, method), colour
+        yield means[-1], SETTINGS[method].title, colour
 
 
 def _ends(cell: Cell) -> tuple[float, float]:

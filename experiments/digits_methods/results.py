@@ -11,7 +11,7 @@ class Row(NamedTuple):
     """One trained network.
 
     Attributes:
-      method: a name of `sj.METHODS`.
+      method: name of a setting.
       sparsity: share of the weights that are zero; 0 for ``dense``.
       steps: training steps.
       seed: of initial weights, masks and order of examples.

@@ -8,22 +8,14 @@ import numpy as np
 from scipy import stats
 
 from experiments.digits_methods.results import Row
-
-NAMES = {
-    "dense": "dense",
-    "static": "static",
-    "set": "SET",
-    "rigl": "RigL",
-    "magnitude": "gradual magnitude",
-}
-"""How methods are called in tables and plots; others by their own name."""
+from experiments.digits_methods.settings import SETTINGS
 
 
 class Cell(NamedTuple):
     """The seeds of one method at one sparsity.
 
     Attributes:
-      method: its name.
+      method: name of a setting.
       sparsity: share of the weights that are zero; 0 for ``dense``.
       active: weights that are left; the same in every seed.
       accuracies: in percent, one per seed.
@@ -91,8 +83,8 @@ def accuracy_table(found: Sequence[Cell]) -> str:
     for method in dict.fromkeys(cell.method for cell in found):
         places = [by_place.get((method, sparsity)) for sparsity in columns]
         shown = [_interval(cell) if cell else "" for cell in places]
-        lines.append([NAMES.get(method, method), *shown])
-    return _markdown(lines)
+        lines.append([SETTINGS[method].title, *shown])
+    return markdown(lines)
 
 
 def neighbour_table(found: Sequence[Cell]) -> str:
@@ -108,7 +100,7 @@ def neighbour_table(found: Sequence[Cell]) -> str:
     ranked = sorted(found, key=lambda cell: cell.mean, reverse=True)
     for better, worse in itertools.pairwise(ranked):
         test = stats.ttest_ind(better.accuracies, worse.accuracies, equal_var=False)
-        names = [NAMES.get(cell.method, cell.method) for cell in (better, worse)]
+        names = [SETTINGS[cell.method].title for cell in (better, worse)]
         lines.append(
             [
                 " - ".join(names),
@@ -117,14 +109,15 @@ def neighbour_table(found: Sequence[Cell]) -> str:
                 f"{test.pvalue:.1g}",
             ]
         )
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def _interval(cell: Cell) -> str:
     return f"{cell.mean:.1f} ± {cell.half_width:.1f}"
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; its first line is the head, its first column text."""
     head, *rest = [f"| {' | '.join(line)} |" for line in lines]
     rule = "|---|" + "---:|" * (len(lines[0]) - 1)
     return "\n".join([head, rule, *rest]) + "\n"

@@ -11,7 +11,6 @@ from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
 import sparsejax as sj
-from sparsejax import recipes
 from sparsejax.data.pipeline import Dataset, evaluation_batches, train_iterator
 from sparsejax.layers import leaves_with_paths
 from sparsejax.tasks.base import TrainState
@@ -30,30 +29,6 @@ class Outcome(NamedTuple):
     active: int
 
 
-def configure(method: str, sparsity: float, steps: int) -> ConfigDict:
-    """The config of `configs/<method>_mlp.py`, at a sparsity and a number of steps.
-
-    Args:
-      method: a name of `sj.METHODS`.
-      sparsity: share of the weights that are zero; ignored by ``dense``.
-      steps: training steps; until 75 % of them the topology moves every ``steps / 40``,
-        at least 5.
-
-    Returns:
-      The config.
-    """
-    config = recipes.mlp(method)
-    config.steps = steps
-    if "sparsity" in config.method:
-        config.method.sparsity = sparsity
-    if "every" in config.method:
-        # Moves of RigL and SET replace a step: in short runs, too, most must train.
-        config.method.every = max(5, steps // 40)
-    if method == "magnitude":
-        config.method.start = steps // 10
-    return config
-
-
 def train(config: ConfigDict, seeds: Sequence[int]) -> list[Outcome]:
     """Trains one network per seed, all in one vmapped program.
 
@@ -61,7 +36,7 @@ def train(config: ConfigDict, seeds: Sequence[int]) -> list[Outcome]:
     ``python -m sparsejax.train --config.seed=i`` gives it.
 
     Args:
-      config: as `configure` makes it.
+      config: as `settings.configure` makes it.
       seeds: what the networks differ in.
 
     Returns:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import optax
 
+from sparsejax.card import Card
 from sparsejax.masking import masked
 
 __all__ = ["dense"]
 
-BUDGET = "fixed"
+CARD = Card(
+    paper="",
+    budget="fixed",
+    choose="you want the baseline; the updates are the optimizer's, bit for bit",
+    memory="nothing",
+    structures="",
+)
 
 
 def dense(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -7,6 +7,7 @@ from typing import Literal, Unpack
 
 import optax
 
+from sparsejax.card import Card
 from sparsejax.checks import check_choice
 from sparsejax.masking import masked
 from sparsejax.options import Options, method
@@ -16,7 +17,14 @@ from sparsejax.schedules import Schedule, cubic, periodic
 
 __all__ = ["magnitude"]
 
-BUDGET = "scheduled"
+CARD = Card(
+    paper="Zhu & Gupta, 2017; Han et al., 2015",
+    budget="scheduled",
+    choose="only the final network has to be sparse, or a trained network is to be "
+    "pruned (`start=0` and no `stop`)",
+    asks="dense training until `start`",
+    structures="any; with `scope=\"global\"` unstructured",
+)
 
 
 @method

@@ -7,6 +7,7 @@ from typing import Unpack
 
 import optax
 
+from sparsejax.card import Card
 from sparsejax.masking import masked
 from sparsejax.options import Options, method
 from sparsejax.rules import drop_and_grow, gradient_magnitude, keep_largest, magnitude
@@ -14,8 +15,12 @@ from sparsejax.schedules import Schedule, as_schedule, cosine, periodic
 
 __all__ = ["rigl"]
 
-BUDGET = "fixed"
-NEEDS_DENSE_GRADIENT = True
+CARD = Card(
+    paper="Evci et al., 2020",
+    budget="fixed",
+    choose="you want the best accuracy of a network that is sparse all along",
+    dense_gradient=True,
+)
 
 
 @method

@@ -7,6 +7,7 @@ from typing import Unpack
 
 import optax
 
+from sparsejax.card import Card
 from sparsejax.masking import masked
 from sparsejax.options import Options, method
 from sparsejax.rules import (
@@ -20,7 +21,13 @@ from sparsejax.schedules import Schedule, as_schedule, cosine, periodic
 
 __all__ = ["set"]
 
-BUDGET = "fixed"
+CARD = Card(
+    paper="Mocanu et al., 2018",
+    budget="fixed",
+    choose="dense gradients are too expensive, or will not exist once the weights are "
+    "stored compressed",
+    structures="any; with `signwise` unstructured, N:M and fan-in",
+)
 
 
 @method

@@ -75,7 +75,7 @@ def module(method):
 
 def needs(method):
     """Names of the keyword arguments of ``update`` that the method asks for."""
-    return getattr(module(method), "NEEDS", ())
+    return module(method).CARD.needs
 
 
 def initial_params(dtype=jnp.float32, seed=0):
@@ -140,7 +140,7 @@ def expected_budget(method):
 
 def check_counts(method, counts, budget, done):
     """Holds counts, path -> (active, size), to what the method's file promises."""
-    kind = module(method).BUDGET
+    kind = module(method).CARD.budget
     assert {path: size for path, (_, size) in counts.items()} == {
         path: size for path, (_, size) in budget.items()
     }
