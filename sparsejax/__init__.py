@@ -21,7 +21,8 @@ import importlib
 import pkgutil
 
 from sparsejax import methods as _methods
-from sparsejax.applying import apply_masks, sparsify, verify
+from sparsejax import optim, pruning
+from sparsejax.applying import apply_masks, evaluation_params, sparsify, verify
 from sparsejax.distributions import er, erk, per_path, uniform
 from sparsejax.initialization import (
     fan_in_corrected,
@@ -38,6 +39,8 @@ from sparsejax.inspection import (
 )
 from sparsejax.layers import LeafSpec, by_name, equinox, flax, matmul_weights
 from sparsejax.masking import Memory, Move, masked
+from sparsejax.reparametrizing import reparametrized
+from sparsejax.rewinding import densify, rewind
 from sparsejax.schedules import at, constant, cosine, cubic, periodic, polynomial
 from sparsejax.selection import top_k_mask, top_k_masks
 from sparsejax.state import masks, replica_axes
@@ -51,6 +54,7 @@ from sparsejax.structures import (
     unstructured,
 )
 from sparsejax.version import __version__
+from sparsejax.views import Snapshot, View
 
 METHODS: tuple[str, ...] = tuple(
     sorted(module.name for module in pkgutil.iter_modules(_methods.__path__))
@@ -62,6 +66,8 @@ __all__ = [
     "LeafSpec",
     "Memory",
     "Move",
+    "Snapshot",
+    "View",
     "__version__",
     "apply_masks",
     "at",
@@ -71,11 +77,13 @@ __all__ = [
     "cosine",
     "counts",
     "cubic",
+    "densify",
     "densities",
     "diagonal",
     "equinox",
     "er",
     "erk",
+    "evaluation_params",
     "exploration",
     "fan_in",
     "fan_in_corrected",
@@ -87,10 +95,14 @@ __all__ = [
     "moves",
     "n_m",
     "neuron",
+    "optim",
     "per_path",
     "periodic",
     "polynomial",
+    "pruning",
+    "reparametrized",
     "replica_axes",
+    "rewind",
     "sparsify",
     "srigl_gradient_flow",
     "summary",

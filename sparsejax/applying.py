@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from sparsejax.layers import leaves_with_paths, path_name
-from sparsejax.state import MaskedState, masks
+from sparsejax.state import is_state, masks
+from sparsejax.views import evaluation_values, values_by_path
 
-__all__ = ["apply_masks", "masks_by_path", "sparsify", "verify"]
+__all__ = [
+    "apply_masks",
+    "evaluation_params",
+    "masks_by_path",
+    "sparsify",
+    "verify",
+]
 
 
 def sparsify(params: PyTree, state: optax.OptState) -> PyTree:
-    """Zeroes the parameters outside their masks, so that the first forward is sparse.
+    """Makes the parameters what the method trains, so that the first forward is sparse.
 
-    Idempotent; needed once, after ``tx.init``. The updates keep the zeros from then on.
+    Parameters outside their masks become zero; those that are a view of latent weights
+    become it. Idempotent; needed once, after ``tx.init``. The updates keep it so from
+    then on.
 
     Args:
       params: the parameters.
@@ -32,7 +42,36 @@ def sparsify(params: PyTree, state: optax.OptState) -> PyTree:
       >>> int(sj.sparsify(params, tx.init(params))["kernel"].sum())
       4
     """
-    return apply_masks(params, state)
+    return _replaced(apply_masks(params, state), values_by_path(state))
+
+
+def evaluation_params(params: PyTree, state: optax.OptState) -> PyTree:
+    """The parameters to evaluate: the deterministic network of stochastic gates.
+
+    The parameters themselves for every method but those that train on random samples.
+
+    Args:
+      params: the parameters.
+      state: optimizer state with a sparsejax method in it.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, sparsejax as sj
+      >>> tx = sj.static(optax.sgd(0.1), sparsity=0.5)
+      >>> params = {"kernel": jnp.ones((2, 4))}
+      >>> sj.evaluation_params(params, tx.init(params)) is params
+      True
+    """
+    found = evaluation_values(state)
+    return _replaced(params, found) if found else params
+
+
+def _replaced(params: PyTree, values: Mapping[str, Array]) -> PyTree:
+    with_paths, treedef = jax.tree.flatten_with_path(params)
+    named = [(path_name(path), leaf) for path, leaf in with_paths]
+    return treedef.unflatten(
+        values[name].astype(leaf.dtype) if name in values else leaf
+        for name, leaf in named
+    )
 
 
 def apply_masks(tree: PyTree, masks_or_state: PyTree) -> PyTree:
@@ -68,10 +107,8 @@ def apply_masks(tree: PyTree, masks_or_state: PyTree) -> PyTree:
 
 def masks_by_path(masks_or_state: PyTree) -> dict[str, Any]:
     """Path -> mask of every sparsified leaf, from masks or an optimizer state."""
-    nodes = jax.tree.leaves(
-        masks_or_state, is_leaf=lambda node: isinstance(node, MaskedState)
-    )
-    if any(isinstance(node, MaskedState) for node in nodes):
+    nodes = jax.tree.leaves(masks_or_state, is_leaf=is_state)
+    if any(is_state(node) for node in nodes):
         masks_or_state = masks(masks_or_state)
     return dict(leaves_with_paths(masks_or_state))
 

@@ -19,10 +19,27 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from sparsejax.checks import check_choice, check_sparsity
 from sparsejax.distributions import Distribution, erk
-from sparsejax.layers import Layer, Layout, Where, by_name, matmul_weights, path_name
+from sparsejax.layers import (
+    Layer,
+    Layout,
+    Where,
+    by_name,
+    leaves_with_paths,
+    matmul_weights,
+)
+from sparsejax.leaves import (
+    begin_tracking,
+    flatten,
+    land,
+    map_masked,
+    pick_masked,
+    record_move,
+    reject_accumulation,
+    zero_outside,
+)
 from sparsejax.planning import Plan, budget_arrays, plan_from_masks, plan_layers
 from sparsejax.schedules import When
-from sparsejax.state import MaskedState, Tracking, pack, unpack
+from sparsejax.state import MaskedState, pack, unpack
 from sparsejax.statistics import restart_outside
 from sparsejax.structures import Structure, unstructured
 
@@ -72,6 +89,20 @@ class Move(NamedTuple):
                 f"tx.update(grads, state, params, {name}=...)"
             )
         return self.extra[name]
+
+    def gradients_at(
+        self, weights: list[Float[Array, "..."]]
+    ) -> list[Float[Array, "..."]]:
+        """The gradients at other weights on this step's batch, by ``grad_fn``.
+
+        Raises:
+          ValueError: ``update`` was not given ``grad_fn``.
+        """
+        gradient_function = self.extra_argument(
+            "grad_fn", "a function from parameters to the gradients of this step's loss"
+        )
+        found = dict(leaves_with_paths(gradient_function(self.params_with(weights))))
+        return [found[layer.path] for layer in self.layers]
 
 
 class Memory(NamedTuple):
@@ -195,7 +226,7 @@ def masked(
         layers, budgets = plan(params)
         key = jax.random.key(seed) if isinstance(seed, int) else seed
         key, mask_key = jax.random.split(key)
-        paths, leaves, treedef = _flatten(params)
+        paths, leaves, treedef = flatten(params)
         if initial_masks is not None:
             masks = treedef.flatten_up_to(initial_masks)
         else:
@@ -207,14 +238,11 @@ def masked(
                 first_masks(params, layers, budgets, mask_key, weights, rebuild)
             )
             masks = [next(found) if one else None for one in here]
-        inner_state = inner.init(treedef.unflatten(_zeroed(leaves, masks)))
-        _reject_accumulation(inner_state)
-        stored = treedef.unflatten(_each(store, masks))
-        tracking = None
-        if track:
-            zeros = treedef.unflatten(_each(lambda _: jnp.zeros((), jnp.int32), masks))
-            tracking = Tracking(stored, zeros, zeros, jnp.zeros((), jnp.int32))
-        gathered = None if memory is None else memory.init(_chosen(masks, leaves))
+        inner_state = inner.init(treedef.unflatten(zero_outside(leaves, masks)))
+        reject_accumulation(inner_state)
+        stored = treedef.unflatten(map_masked(store, masks))
+        tracking = begin_tracking(stored, treedef, masks) if track else None
+        gathered = None if memory is None else memory.init(pick_masked(masks, leaves))
         return MaskedState(
             jnp.zeros((), jnp.int32), key, stored, inner_state, tracking, gathered
         )
@@ -227,18 +255,18 @@ def masked(
                 "params=None: a sparse method needs the parameters; call "
                 "tx.update(grads, state, params)"
             )
-        paths, leaves, treedef = _flatten(params)
+        paths, leaves, treedef = flatten(params)
         gradients = treedef.flatten_up_to(updates)
-        masks = _each(unpack, treedef.flatten_up_to(state.masks))
+        masks = map_masked(unpack, treedef.flatten_up_to(state.masks))
 
         # Restarting statistics on the way in, not on the way out, lets the compiler
         # update them in place: the step and the stored statistics are then the same.
         inner_state = state.inner
         if rule is not None:
-            fresh = inner.init(treedef.unflatten(_zeroed(leaves, masks)))
+            fresh = inner.init(treedef.unflatten(zero_outside(leaves, masks)))
             by_path = dict(zip(paths, masks, strict=True))
             inner_state = restart_outside(by_path, inner_state, fresh)
-        sparse_gradients = treedef.unflatten(_zeroed(gradients, masks))
+        sparse_gradients = treedef.unflatten(zero_outside(gradients, masks))
         steps, inner_state = inner.update(
             sparse_gradients, inner_state, params, **extra
         )
@@ -247,11 +275,11 @@ def masked(
             count=optax.safe_increment(state.count), inner=inner_state
         )
         if rule is None or when is None:
-            return treedef.unflatten(_landed(masks, leaves, steps)), state
+            return treedef.unflatten(land(masks, leaves, steps)), state
 
         step = state.count - 1
         due = when.due(step)
-        dense = [_chosen(masks, values) for values in (leaves, gradients, masks)]
+        dense = [pick_masked(masks, values) for values in (leaves, gradients, masks)]
         if memory is not None:
             state = state._replace(memory=memory.update(state.memory, step, *dense))
 
@@ -259,7 +287,7 @@ def masked(
             assert rule is not None and when is not None
             _, stored, tracking = carry
             # Not the masks from outside: they would be copied into the loop.
-            masks = _each(unpack, treedef.flatten_up_to(stored))
+            masks = map_masked(unpack, treedef.flatten_up_to(stored))
             weights = leaves if on_move == "hold" else _stepped(masks, leaves, steps)
             layers, budgets = plan(params)
             move = Move(
@@ -269,9 +297,9 @@ def masked(
                 layers=layers,
                 budgets=budget_arrays(layers, budgets),
                 structure=structure,
-                weights=_chosen(masks, weights),
-                gradients=_chosen(masks, gradients),
-                masks=_chosen(masks, masks),
+                weights=pick_masked(masks, weights),
+                gradients=pick_masked(masks, gradients),
+                masks=pick_masked(masks, masks),
                 memory=state.memory,
                 params_with=_rebuild(
                     treedef, leaves, [mask is not None for mask in masks]
@@ -280,8 +308,8 @@ def masked(
             )
             found = iter(rule(move))
             new = [None if mask is None else next(found) for mask in masks]
-            stored = treedef.unflatten(_each(store, new))
-            record = _record(tracking, treedef, masks, new, store)
+            stored = treedef.unflatten(map_masked(store, new))
+            record = record_move(tracking, treedef, masks, new, store)
             return jnp.zeros_like(due), stored, record
 
         # A loop of one pass or none, since a `cond` copies what it returns at every
@@ -290,63 +318,22 @@ def masked(
         _, stored, tracking = lax.while_loop(
             lambda carry: carry[0], move_once, (due, state.masks, state.tracking)
         )
-        kept = _each(unpack, treedef.flatten_up_to(stored))
+        kept = map_masked(unpack, treedef.flatten_up_to(stored))
         if on_move == "step":
-            kept = _each(jnp.logical_and, masks, kept)
+            kept = map_masked(jnp.logical_and, masks, kept)
         if on_move == "hold" or hold_before:
             held = (due if on_move == "hold" else False) | (step < hold_before)
             steps = [jnp.where(held, jnp.zeros_like(one), one) for one in steps]
-        update = treedef.unflatten(_landed(kept, leaves, steps))
+        update = treedef.unflatten(land(kept, leaves, steps))
         return update, state._replace(masks=stored, tracking=tracking)
 
     # optax's own type of states knows no None.
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 
 
-def _flatten(params: PyTree) -> tuple[list[str], list[Any], Any]:
-    with_paths, treedef = jax.tree.flatten_with_path(params)
-    paths = [path_name(path) for path, _ in with_paths]
-    return paths, [leaf for _, leaf in with_paths], treedef
-
-
-def _each(
-    function: Callable[..., Any], masks: list[Any], *rest: list[Any]
-) -> list[Any]:
-    """Maps a function over the masked leaves; None elsewhere."""
-    columns = zip(masks, *rest, strict=True)
-    return [None if row[0] is None else function(*row) for row in columns]
-
-
-def _chosen(masks: list[Any], values: list[Any]) -> list[Any]:
-    pairs = zip(masks, values, strict=True)
-    return [value for mask, value in pairs if mask is not None]
-
-
-def _zeroed(leaves: list[Any], masks: list[Any]) -> list[Any]:
-    return [
-        leaf if mask is None else jnp.where(mask, leaf, jnp.zeros_like(leaf))
-        for leaf, mask in zip(leaves, masks, strict=True)
-    ]
-
-
-def _landed(masks: list[Any], leaves: list[Any], steps: list[Any]) -> list[Any]:
-    """The inner update where kept; exactly ``-param`` elsewhere.
-
-    The wider of both dtypes carries it: rounding ``-param`` would leave a remainder.
-    """
-
-    def land(mask, leaf, step):
-        if mask is None:
-            return step
-        dtype = jnp.promote_types(leaf.dtype, step.dtype)
-        return jnp.where(mask, step.astype(dtype), -leaf.astype(dtype))
-
-    return [land(*row) for row in zip(masks, leaves, steps, strict=True)]
-
-
 def _stepped(masks: list[Any], leaves: list[Any], steps: list[Any]) -> list[Any]:
     """The sparse parameters after the inner step, as `optax.apply_updates` does it."""
-    updates = _landed(masks, leaves, steps)
+    updates = land(masks, leaves, steps)
     return [
         (leaf + update).astype(leaf.dtype)
         for leaf, update in zip(leaves, updates, strict=True)
@@ -379,33 +366,3 @@ def random_masks(key, layers, budgets, structure) -> list[Bool[Array, "..."]]:
         return structure.select(layers, ordered, budget_arrays(layers, budgets))
 
     return draw(key)
-
-
-def _record(tracking: Tracking | None, treedef, masks, new, store) -> Tracking | None:
-    if tracking is None:
-        return None
-
-    def count(before, after):
-        return jnp.sum(before & ~after, dtype=jnp.int32)
-
-    explored = _each(unpack, treedef.flatten_up_to(tracking.explored))
-    union = _each(jnp.logical_or, explored, new)
-    return Tracking(
-        explored=treedef.unflatten(_each(store, union)),
-        dropped=treedef.unflatten(_each(count, masks, new)),
-        grown=treedef.unflatten(_each(count, new, masks)),
-        moves=jnp.asarray(optax.safe_increment(tracking.moves)),
-    )
-
-
-def _reject_accumulation(inner_state: optax.OptState) -> None:
-    def is_accumulator(node):
-        return isinstance(node, optax.MultiStepsState)
-
-    nodes = jax.tree.leaves(inner_state, is_leaf=is_accumulator)
-    if any(is_accumulator(node) for node in nodes):
-        raise ValueError(
-            "optax.MultiSteps is inside the sparse method: weights would grow by the "
-            "gradient of one micro-batch; put it around: "
-            "optax.MultiSteps(sj.rigl(optax.adam(1e-3), ...), every_k_schedule=k)"
-        )

@@ -14,7 +14,7 @@ from sparsejax.distributions import Distribution
 from sparsejax.layers import Layout, Where, matmul_weights
 from sparsejax.structures import Structure
 
-__all__ = ["Options", "method"]
+__all__ = ["Options", "method", "method_without"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -67,21 +67,43 @@ def method(function: Function) -> Function:
       >>> list(inspect.signature(sj.static).parameters)[-2:]
       ['packed', 'track']
     """
+    return _completed(function, ())
 
+
+def method_without(*names: str) -> Callable[[Function], Function]:
+    """`method` for one that has no use for some of the common arguments.
+
+    Args:
+      *names: arguments that it then does not take.
+
+    Example:
+      >>> import inspect, sparsejax as sj
+      >>> "structure" in inspect.signature(sj.soft_threshold).parameters
+      False
+    """
+    return lambda function: _completed(function, names)
+
+
+def _completed(function: Function, without: tuple[str, ...]) -> Function:
     @functools.wraps(function)
     def complete(*args, **kwargs):
+        for name in without:
+            if name in kwargs:
+                raise TypeError(
+                    f"{function.__name__}() got an unexpected keyword argument {name!r}"
+                )
         return function(*args, **kwargs)
 
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
-    named = {parameter.name for parameter in own}
+    left_out = {parameter.name for parameter in own} | {*without}
     hints = get_type_hints(Options)
     common = [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=hints[name]
         )
         for name, value in DEFAULTS.items()
-        if name not in named
+        if name not in left_out
     ]
     complete.__signature__ = signature.replace(parameters=own + common)  # pyright: ignore[reportAttributeAccessIssue]
     complete.__doc__ = _documented(function.__doc__, [p.name for p in common])

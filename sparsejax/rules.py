@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from sparsejax.checks import check_choice
 from sparsejax.layers import Layer
-from sparsejax.masking import Move, Rule
+from sparsejax.masking import Memory, Move, Rule
 from sparsejax.schedules import Schedule
 from sparsejax.selection import top_k_mask
 from sparsejax.structures import Structure
@@ -19,13 +20,19 @@ from sparsejax.structures.base import active_count
 __all__ = [
     "Leaf",
     "Score",
+    "check_scope",
     "drop_and_grow",
+    "exponential_count",
     "gradient_magnitude",
     "keep_largest",
     "keep_largest_by_sign",
+    "leaves_of",
     "magnitude",
     "prune",
+    "remaining_count",
     "replace",
+    "sum_of_gradients",
+    "summed_gradients",
     "uniform_random",
 ]
 
@@ -63,16 +70,22 @@ Keep = Callable[[Structure, list[Leaf], Array], list[Array]]
 """(structure, leaves, fraction to drop) -> masks that stay, inside the leaves' own."""
 
 
-def keep_largest(score: Score) -> Keep:
+def keep_largest(score: Score, *, round_up: bool = False) -> Keep:
     """Drops ``floor(fraction n)`` of a layer's ``n`` active weights, lowest first.
 
     Args:
       score: what makes a weight worth keeping.
+      round_up: whether ``ceil(fraction n)`` are dropped.
     """
 
     def keep(structure: Structure, leaves: list[Leaf], fraction: Array):
         active = [active_count(leaf.layer, leaf.mask) for leaf in leaves]
-        kept = [count - _floor(fraction, count) for count in active]
+        share = [fraction * count.astype(jnp.float32) for count in active]
+        dropped = [jnp.ceil(one) if round_up else jnp.floor(one) for one in share]
+        kept = [
+            count - one.astype(jnp.int32)
+            for count, one in zip(active, dropped, strict=True)
+        ]
         layers = [leaf.layer for leaf in leaves]
         masks = [leaf.mask for leaf in leaves]
         return structure.thin(layers, [score(leaf) for leaf in leaves], kept, masks)
@@ -175,15 +188,80 @@ def prune(
             budgets = (jnp.sum(budget) for budget in move.budgets)
             total = sum(budgets, start=jnp.zeros((), jnp.int32))
             scores = [score(leaf) for leaf in leaves]
-            return top_k_mask(scores, _remaining(share, size, total), where=move.masks)
+            return top_k_mask(
+                scores, remaining_count(share, size, total), where=move.masks
+            )
         kept = [
-            _remaining(share, layer.size // layer.slices, budget)
+            remaining_count(share, layer.size // layer.slices, budget)
             for layer, budget in zip(move.layers, move.budgets, strict=True)
         ]
         scores = [score(leaf) for leaf in leaves]
         return move.structure.select(move.layers, scores, kept, move.masks)
 
     return rule
+
+
+def exponential_count(
+    done: int | Int[Array, ""], rounds: int, size: int, budget: Int[Array, ""]
+) -> Int[Array, ""]:
+    """Weights left after some of the rounds in which as large a share goes each time.
+
+    ``size (budget / size)**(done / rounds)``, rounded; exactly the budget in the end.
+
+    Args:
+      done: rounds until then.
+      rounds: all of them.
+      size: weights before the first.
+      budget: weights after the last.
+
+    Example:
+      >>> [int(exponential_count(k, 3, 1000, jnp.array(100))) for k in range(4)]
+      [1000, 464, 215, 100]
+    """
+    left = jnp.asarray(done, jnp.float32) / rounds
+    share = (budget.astype(jnp.float32) / size) ** left
+    count = jnp.maximum(jnp.round(size * share).astype(budget.dtype), budget)
+    return jnp.where(left >= 1, budget, count)
+
+
+def sum_of_gradients(batches: int) -> Memory | None:
+    """Adds up the gradients of the first updates; None for one, which needs no sum.
+
+    Args:
+      batches: how many.
+    """
+    if batches == 1:
+        return None
+
+    def init(weights):
+        wide = [jnp.promote_types(weight.dtype, jnp.float32) for weight in weights]
+        pairs = zip(weights, wide, strict=True)
+        return [jnp.zeros_like(weight, dtype) for weight, dtype in pairs]
+
+    def update(memory, step, weights, gradients, masks):
+        del weights, masks
+        return [
+            jnp.where(step < batches, total + gradient.astype(total.dtype), total)
+            for total, gradient in zip(memory, gradients, strict=True)
+        ]
+
+    return Memory(init, update)
+
+
+def summed_gradients(move: Move) -> list[Float[Array, "..."]]:
+    """What `sum_of_gradients` added up; without it the gradients of this step."""
+    return move.gradients if move.memory is None else move.memory
+
+
+def check_scope(scope: str, structure: Structure | None) -> None:
+    """Raises unless ``scope`` is known, and ranks what the structure is made of."""
+    check_choice("scope", scope, ("layer", "global"))
+    name = "unstructured" if structure is None else structure.name
+    if scope == "global" and name != "unstructured":
+        raise ValueError(
+            f"structure={name} does not go with scope='global', which ranks "
+            "single weights of all layers; use scope='layer'"
+        )
 
 
 def leaves_of(move: Move) -> list[Leaf]:
@@ -195,11 +273,7 @@ def leaves_of(move: Move) -> list[Leaf]:
     ]
 
 
-def _floor(fraction: Array, count: Array) -> Array:
-    return jnp.floor(fraction * count.astype(jnp.float32)).astype(jnp.int32)
-
-
-def _remaining(share: Array, size: int, budget: Array) -> Array:
+def remaining_count(share: Array, size: int | Array, budget: Array) -> Array:
     """Weights left: by rounding on the way, by the exact integer at the end."""
     zeros = size - budget
     removed = jnp.round(share * zeros.astype(jnp.float32)).astype(jnp.int32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +11,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree, UInt8
 
+from sparsejax.layers import Layer
+from sparsejax.structures import Structure
+
 __all__ = [
+    "Design",
     "MaskedState",
     "PackedMask",
+    "ReparametrizedState",
+    "State",
     "Tracking",
     "find_states",
+    "is_state",
     "masks",
     "pack",
     "replica_axes",
@@ -82,6 +91,57 @@ class MaskedState(NamedTuple):
     memory: Any = None
 
 
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """What turns latent weights into parameters: static, and equal by value.
+
+    Attributes:
+      view: a `sparsejax.views.View`.
+      layers: the sparsified leaves.
+      structure: family of masks.
+    """
+
+    view: Any
+    layers: tuple[Layer, ...]
+    structure: Structure
+
+
+class ReparametrizedState(NamedTuple):
+    """State of every method of the reparametrising engine.
+
+    Attributes:
+      count: updates made so far.
+      key: random key; the view after ``t`` updates draws from ``fold_in(key, t)``.
+      masks: like params: where the view can be other than zero, a bool array or
+        `PackedMask` at each sparsified leaf, None at dense leaves.
+      latents: like params: the dense weights behind the view, in float32 (or wider), at
+        each sparsified leaf, None at dense leaves.
+      inner: state of the wrapped optimizer, over params with latents in their place.
+      extra: what the method trains beside weights (thresholds, gates), None for most.
+      extra_inner: state of the optimizer of ``extra``.
+      memory: what the method keeps and does not train, None for most.
+      values: current values of the method's schedules.
+      design: how params follow from all this (no arrays).
+      tracking: `Tracking`, or None if not asked for.
+    """
+
+    count: Int[Array, ""]
+    key: PRNGKeyArray
+    masks: PyTree
+    latents: PyTree
+    inner: optax.OptState
+    extra: Any
+    extra_inner: optax.OptState
+    memory: Any
+    values: Mapping[str, Array]
+    design: Design
+    tracking: Tracking | None
+
+
+State = MaskedState | ReparametrizedState
+
+
 def pack(mask: Bool[Array, "..."]) -> PackedMask:
     """Packs a mask to one bit per weight.
 
@@ -112,16 +172,14 @@ def unpack_all(tree: PyTree) -> PyTree:
     )
 
 
-def find_states(state: optax.OptState) -> list[MaskedState]:
+def find_states(state: optax.OptState) -> list[State]:
     """All states of sparsejax methods inside an optimizer state, outermost first.
 
     Raises:
       ValueError: there is none.
     """
     found = [
-        node
-        for node in jax.tree.leaves(state, is_leaf=_is_masked_state)
-        if _is_masked_state(node)
+        node for node in jax.tree.leaves(state, is_leaf=is_state) if is_state(node)
     ]
     if not found:
         raise ValueError(
@@ -182,16 +240,17 @@ def replica_axes(state: optax.OptState) -> PyTree:
     return jax.tree.map(
         lambda node: (
             jax.tree.map(lambda _: 0, node)._replace(count=None)
-            if _is_masked_state(node)
+            if is_state(node)
             else 0
         ),
         state,
-        is_leaf=_is_masked_state,
+        is_leaf=is_state,
     )
 
 
-def _is_masked_state(node: Any) -> bool:
-    return isinstance(node, MaskedState)
+def is_state(node: Any) -> bool:
+    """Whether a node of an optimizer state is a sparsejax method's."""
+    return isinstance(node, State)
 
 
 def _merge(first: Any, second: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 
-import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.layers import Layer
@@ -20,8 +19,9 @@ def diagonal() -> Structure:
 
     With ``R`` neurons and ``C`` inputs there are ``max(R, C)`` diagonals of ``min(R,
     C)`` weights: diagonal ``d`` has the entries ``((i + d) mod R, i)`` where ``R >=
-    C``, else ``(i, (i + d) mod C)``. A layer's budget is rounded to whole diagonals;
-    with ``R = C`` every neuron then has the same fan-in and fan-out.
+    C``, else ``(i, (i + d) mod C)``. The score of a diagonal is the sum of those of its
+    weights. A layer's budget is rounded to whole diagonals; with ``R = C`` every neuron
+    then has the same fan-in and fan-out.
 
     Example:
       >>> import jax.numpy as jnp, optax, sparsejax as sj
@@ -37,7 +37,7 @@ def diagonal() -> Structure:
     def pool(layer, scores):
         rows = to_rows(layer, scores)
         row, column = _entries(layer.fan_out, layer.fan_in)
-        return jnp.abs(rows[..., row, column]).sum(-1)
+        return rows[..., row, column].sum(-1)
 
     def gather(layer, mask):
         row, column = _entries(layer.fan_out, layer.fan_in)

@@ -38,7 +38,10 @@ def fan_in() -> Structure:
     def select(layers, scores, counts, where=None, kept=None):
         nothing = [None] * len(layers)
         rows = zip(layers, scores, where or nothing, kept or nothing, strict=True)
-        keys = [to_rows(layer, selection_keys(*row)) for layer, *row in rows]
+        keys = [
+            to_rows(layer, selection_keys(score, inside, stay))
+            for layer, score, inside, stay in rows
+        ]
         fan_ins = [
             jnp.broadcast_to((count // layer.fan_out)[..., None], key.shape[:-1])
             for layer, count, key in zip(layers, counts, keys, strict=True)

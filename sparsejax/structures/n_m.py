@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 import jax.numpy as jnp
-from jaxtyping import Array, UInt
+from jaxtyping import Array, Int, Num
 
 from sparsejax.checks import check_step
 from sparsejax.layers import Layer
@@ -19,7 +19,7 @@ from sparsejax.structures.base import (
     to_rows,
 )
 
-__all__ = ["n_m"]
+__all__ = ["from_groups", "group_ranks", "n_m", "to_groups"]
 
 # Up to this width entries of a group are ranked by comparing all pairs.
 _NARROW = 32
@@ -58,14 +58,17 @@ def n_m(n: int, m: int) -> Structure:
     def select(layers, scores, counts, where=None, kept=None):
         nothing = [None] * len(layers)
         rows = zip(layers, scores, where or nothing, kept or nothing, strict=True)
-        keys = [_to_groups(layer, selection_keys(*row), m) for layer, *row in rows]
+        keys = [
+            to_groups(layer, selection_keys(score, inside, stay), m)
+            for layer, score, inside, stay in rows
+        ]
         quotas = [
             _quota(layer, count, n, m)
             for layer, count in zip(layers, counts, strict=True)
         ]
         if m <= _NARROW:
             masks = [
-                (_rank(key) < quota.reshape(*quota.shape, 1, 1, 1, 1)) & (key > 0)
+                (group_ranks(key) < quota.reshape(*quota.shape, 1, 1, 1, 1)) & (key > 0)
                 for key, quota in zip(keys, quotas, strict=True)
             ]
         else:
@@ -74,7 +77,7 @@ def n_m(n: int, m: int) -> Structure:
                 for key, quota in zip(keys, quotas, strict=True)
             ]
             masks = top_k_masks(keys, each, where=[key > 0 for key in keys])
-        return [_from_groups(*pair) for pair in zip(layers, masks, strict=True)]
+        return [from_groups(*pair) for pair in zip(layers, masks, strict=True)]
 
     def measure(layers, masks):
         del masks
@@ -106,28 +109,30 @@ def _quota(layer: Layer, count: Array, n: int, m: int) -> Array:
     """The smallest share of a group, ``n`` at least, that makes ``count`` weights."""
     totals = jnp.asarray(_totals(layer, m)[:m], jnp.int32)
     count = jnp.asarray(count, jnp.int32)
+    totals = totals.reshape(*(1,) * count.ndim, m)
     return jnp.maximum((totals < count[..., None]).sum(-1, dtype=jnp.int32), n)
 
 
-def _to_groups(layer: Layer, keys: UInt[Array, "..."], m: int) -> UInt[Array, "..."]:
+def to_groups(layer: Layer, array: Array, m: int) -> Array:
     """``[*stacked, neurons, positions, groups, m]``, zeros at the ragged end."""
     channels = _channels(layer)
-    rows = to_rows(layer, keys)
+    rows = to_rows(layer, array)
     rows = rows.reshape(*rows.shape[:-1], layer.fan_in // channels, channels)
     padding = [(0, 0)] * (rows.ndim - 1) + [(0, -channels % m)]
     padded = jnp.pad(rows, padding)
     return padded.reshape(*padded.shape[:-1], -1, m)
 
 
-def _from_groups(layer: Layer, groups: Array) -> Array:
+def from_groups(layer: Layer, groups: Array) -> Array:
+    """The inverse of `to_groups`."""
     channels = _channels(layer)
     rows = groups.reshape(*groups.shape[:-2], -1)[..., :channels]
     return from_rows(layer, rows)
 
 
-def _rank(keys: UInt[Array, "... m"]) -> Array:
+def group_ranks(keys: Num[Array, "... m"]) -> Int[Array, "... m"]:
     """How many entries of its group are above each, or equal and before it."""
-    position = jnp.arange(keys.shape[-1])
+    position = jnp.arange(keys.shape[-1]).reshape(*(1,) * (keys.ndim - 1), -1)
     rank = jnp.zeros(keys.shape, jnp.int32)
     for j in range(keys.shape[-1]):
         other = keys[..., j : j + 1]

@@ -36,11 +36,13 @@ def neuron(*, norm: Literal["l1", "l2"] = "l2") -> Structure:
     def pool(layer, scores):
         rows = to_rows(layer, scores)
         if norm == "l1":
-            return jnp.abs(rows).sum(-1)
+            return rows.sum(-1)
         # Scaled by the largest, or squares of small weights would vanish.
         largest = jnp.max(jnp.abs(rows), axis=(-2, -1), keepdims=True)
         scaled = rows / jnp.where(largest > 0, largest, 1)
-        return jnp.sqrt((scaled * scaled).sum(-1))
+        # A negative score lowers that of its neuron.
+        squares = (scaled * jnp.abs(scaled)).sum(-1)
+        return jnp.sign(squares) * jnp.sqrt(jnp.abs(squares))
 
     def spread(layer, chosen):
         rows = jnp.broadcast_to(chosen[..., None], (*chosen.shape, layer.fan_in))

@@ -39,6 +39,8 @@ def classify(config: Mapping[str, Any]) -> Task:
       :mod:`sparsejax.tasks.optimization`.
     - ``method``: ``name`` and arguments of a file in ``sparsejax/methods``. Unless
       ``method.seed`` is set, the masks are drawn from the key of the initialisation.
+      Methods that ask for them get ``network``, the initial network's outputs in
+      inference for one image of ones, and in every update ``grad_fn``.
     - ``label_smoothing``: in [0, 1); default 0.
     - ``initialization``: ``"dense"`` (default) keeps the model's initial values,
       ``"fan_in_corrected"`` rescales them to the inputs that each neuron has;
@@ -87,7 +89,17 @@ def classify(config: Mapping[str, Any]) -> Task:
             rngs=nnx.Rngs(key),
         )
 
-    def make_transformation(seed: Any) -> optax.GradientTransformationExtraArgs:
+    graph, _, no_state = _split(nnx.eval_shape(lambda: make_model(jax.random.key(0))))
+
+    def forward(
+        params: PyTree, model_state: PyTree, inputs: Float[Array, "batch ..."]
+    ) -> Float[Array, "batch classes"]:
+        return nnx.merge(graph, params, model_state)(inputs, train=False)
+
+    def make_transformation(
+        seed: Any, model_state: PyTree
+    ) -> optax.GradientTransformationExtraArgs:
+        image = jnp.ones((1, *dataset.image_shape), jnp.float32)
         return build(
             "method",
             config["method"],
@@ -95,17 +107,18 @@ def classify(config: Mapping[str, Any]) -> Task:
             inner,
             nested=_NESTED,
             seed=seed,
+            network=lambda params: forward(params, model_state, image),
         )
 
     # After the initialisation a method draws from the key in its state, not from its
-    # seed, so that one transformation updates the states of all keys.
-    transformation = make_transformation(0)
-    graph, _, _ = _split(nnx.eval_shape(lambda: make_model(jax.random.key(0))))
+    # seed, and looks at no network, so that one transformation updates the states of
+    # all keys.
+    transformation = make_transformation(0, no_state)
 
     def initialise(key: Key[Array, ""]) -> TrainState:
         model_key, mask_key, weight_key, state_key = jax.random.split(key, 4)
         _, params, model_state = _split(make_model(model_key))
-        seeded = make_transformation(mask_key)
+        seeded = make_transformation(mask_key, model_state)
         optimizer_state = seeded.init(params)
         if initialise_weights != "dense":
             masks = sj.masks(optimizer_state)
@@ -130,8 +143,13 @@ def classify(config: Mapping[str, Any]) -> Task:
         (loss, (logits, model_state)), gradients = differentiate(
             state.params, state.model_state, batch
         )
+
+        def gradients_at(params: PyTree) -> PyTree:
+            differentiate = jax.grad(loss_and_outputs, has_aux=True)
+            return differentiate(params, state.model_state, batch)[0]
+
         updates, optimizer_state = transformation.update(
-            gradients, state.optimizer_state, state.params
+            gradients, state.optimizer_state, state.params, grad_fn=gradients_at
         )
         params = optax.apply_updates(state.params, updates)
         metrics = {
@@ -144,11 +162,6 @@ def classify(config: Mapping[str, Any]) -> Task:
             state.step + 1, params, model_state, optimizer_state, state.key
         )
         return new_state, metrics
-
-    def forward(
-        params: PyTree, model_state: PyTree, inputs: Float[Array, "batch ..."]
-    ) -> Float[Array, "batch classes"]:
-        return nnx.merge(graph, params, model_state)(inputs, train=False)
 
     def evaluation_step(state: TrainState, batch: Mapping[str, Array]) -> Metrics:
         logits = forward(state.params, state.model_state, batch["image"])

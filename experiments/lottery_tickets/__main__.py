@@ -1,0 +1,89 @@
+"""Lottery tickets on the digits: python -m experiments.lottery_tickets.
+
+Finished rounds are kept in the output folder and not trained again.
+"""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+from experiments import records
+from experiments.lottery_tickets import plot, tables
+from experiments.lottery_tickets.rounds import study
+from experiments.lottery_tickets.settings import Settings, check_folder
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains what is missing, then writes results.csv, table.md and plot.png.
+
+    Args:
+      arguments: of the command line; default: the process's own.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    settings = Settings(
+        options.seeds,
+        options.steps,
+        options.rewind_step,
+        options.fraction,
+        options.output_fraction,
+    )
+    _check(parser, settings, options.rounds)
+    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        check_folder(options.output, settings)
+    except ValueError as error:
+        parser.error(str(error))
+    rows = study(settings, options.rounds, options.output)
+    records.write(options.output / "results.csv", rows)
+    text = tables.accuracy_table(rows)
+    if settings.seeds > 1:
+        text += f"\nDifferences in round {options.rounds}, seed by seed:\n\n"
+        text += tables.difference_table(rows, options.rounds)
+    (options.output / "table.md").write_text(text)
+    plot.draw(rows, options.output / "plot.png")
+    print(f"\n{text}\nwritten to {options.output}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.lottery_tickets", description=__doc__
+    )
+    parser.add_argument("--rounds", type=int, default=16, help="prunings")
+    parser.add_argument("--seeds", type=int, default=5, help="networks per branch")
+    parser.add_argument("--steps", type=int, default=400, help="steps of a training")
+    parser.add_argument("--rewind-step", type=int, default=20, help="step to rewind to")
+    parser.add_argument(
+        "--fraction", type=float, default=0.2, help="share that a round removes"
+    )
+    parser.add_argument(
+        "--output-fraction", type=float, default=0.1, help="of the output layer"
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/lottery_tickets"),
+        help="folder of rounds, results.csv, table.md and plot.png",
+    )
+    return parser
+
+
+def _check(parser: argparse.ArgumentParser, settings: Settings, rounds: int) -> None:
+    if settings.seeds < 1:
+        parser.error(f"--seeds {settings.seeds}: at least 1 is needed")
+    if rounds < 1:
+        parser.error(f"--rounds {rounds}: at least 1 is needed")
+    if not 0 <= settings.rewind_step < settings.steps:
+        parser.error(
+            f"--rewind-step {settings.rewind_step}: not between 0 and --steps "
+            f"{settings.steps}, after which nothing would be trained"
+        )
+    for name in ("fraction", "output_fraction"):
+        value = getattr(settings, name)
+        if not 0 < value < 1:
+            option = "--" + name.replace("_", "-")
+            parser.error(f"{option} {value:g}: not between 0 and 1; 0.2 is usual")
+
+
+if __name__ == "__main__":
+    main()
