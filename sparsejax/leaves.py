@@ -21,8 +21,23 @@ __all__ = [
     "pick_masked",
     "record_move",
     "reject_accumulation",
+    "wider",
     "zero_outside",
 ]
+
+
+def wider(first: Any, *others: Any) -> Any:
+    """The dtype that holds the values of all these, under any rule of promotion.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> wider(jnp.bfloat16, jnp.float32)
+      dtype('float32')
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        for other in others:
+            first = jnp.promote_types(first, other)
+    return jnp.dtype(first)
 
 
 def flatten(params: PyTree) -> tuple[list[str], list[Any], Any]:
@@ -63,7 +78,7 @@ def land(masks: list[Any], leaves: list[Any], steps: list[Any]) -> list[Any]:
     def one(mask, leaf, step):
         if mask is None:
             return step
-        dtype = jnp.promote_types(leaf.dtype, step.dtype)
+        dtype = wider(leaf.dtype, step.dtype)
         return jnp.where(mask, step.astype(dtype), -leaf.astype(dtype))
 
     return [one(*row) for row in zip(masks, leaves, steps, strict=True)]
@@ -71,8 +86,14 @@ def land(masks: list[Any], leaves: list[Any], steps: list[Any]) -> list[Any]:
 
 def begin_tracking(stored: PyTree, treedef: Any, masks: list[Any]) -> Tracking:
     """The record of a topology that has not moved yet."""
-    zeros = treedef.unflatten(map_masked(lambda _: jnp.zeros((), jnp.int32), masks))
-    return Tracking(stored, zeros, zeros, jnp.zeros((), jnp.int32))
+
+    def zeros():
+        found = map_masked(lambda _: jnp.zeros((), jnp.int32), masks)
+        return treedef.unflatten(found)
+
+    # Arrays of its own, since a state in which one occurs twice cannot be donated.
+    explored = jax.tree.map(jnp.copy, stored)
+    return Tracking(explored, zeros(), zeros(), jnp.zeros((), jnp.int32))
 
 
 def record_move(

@@ -25,6 +25,7 @@ from sparsejax.leaves import (
     map_masked,
     record_move,
     reject_accumulation,
+    wider,
 )
 from sparsejax.state import MaskedState, pack, unpack
 
@@ -111,16 +112,19 @@ def proximal(
         strength = jnp.asarray(strength, jnp.float32)
 
         def shrunk(layer, leaf, step):
-            dtype = jnp.promote_types(
-                jnp.promote_types(leaf.dtype, step.dtype), jnp.float32
-            )
+            dtype = wider(leaf.dtype, step.dtype, jnp.float32)
             stepped = leaf.astype(dtype) + step.astype(dtype)
             return shrink(layer, stepped, strength.astype(dtype))
 
         values = map_masked(shrunk, layers, leaves, steps)
         new = map_masked(lambda value: value != 0, values)
+
+        def change(value, leaf, step):
+            difference = value - leaf.astype(value.dtype)
+            return difference.astype(wider(leaf.dtype, step.dtype))
+
         moved = [
-            step if value is None else value - leaf.astype(value.dtype)
+            step if value is None else change(value, leaf, step)
             for value, leaf, step in zip(values, leaves, steps, strict=True)
         ]
         before = map_masked(unpack, treedef.flatten_up_to(state.masks))

@@ -27,6 +27,7 @@ from sparsejax.leaves import (
     pick_masked,
     record_move,
     reject_accumulation,
+    wider,
     zero_outside,
 )
 from sparsejax.planning import Plan, budget_arrays, plan_from_masks, plan_layers
@@ -148,7 +149,10 @@ def reparametrized(
             key=jax.random.fold_in(key, step), extra=extra, memory=memory
         )
         masks, memory = view.select(now, budgets, given)
-        inner_state = inner.init(treedef.unflatten(_spread(latents, here, leaves)))
+        # Optimizers may keep what they are given, and a state in which an array occurs
+        # twice cannot be donated.
+        copies = [jnp.copy(latent) for latent in latents]
+        inner_state = inner.init(treedef.unflatten(_spread(copies, here, leaves)))
         reject_accumulation(inner_state)
         stored = treedef.unflatten(map_masked(store, _spread(masks, here)))
         return ReparametrizedState(
@@ -193,7 +197,8 @@ def reparametrized(
         latents = _stepped(now.latents, pick_masked(here, steps))
         moving = view.trainable(now)
         if moving is not None:
-            latents = _where(moving, latents, now.latents)
+            rows = zip(moving, latents, now.latents, strict=True)
+            latents = [jnp.where(*row) for row in rows]
             by_path = dict(zip(paths, _spread(moving, here), strict=True))
             # Frozen statistics are those before the step, not initial ones.
             inner_state = restart_outside(by_path, inner_state, state.inner)
@@ -235,7 +240,8 @@ def reparametrized(
         _, stored, memory, tracking = carry
         masks = map_masked(unpack, treedef.flatten_up_to(stored))
         now = now._replace(masks=pick_masked(masks, masks), memory=memory)
-        moved = _differences(view_values(view, now), pick_masked(here, leaves))
+        pairs = [pick_masked(here, one) for one in (leaves, gradients)]
+        moved = _differences(view_values(view, now), *pairs)
         update = land(masks, leaves, _spread(moved, here, steps))
         return treedef.unflatten(update), ReparametrizedState(
             count=count,
@@ -285,7 +291,8 @@ def without_decay(
 
 
 def _latent(leaf: Array) -> Array:
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    # A copy: donating the state must not take the parameters with it.
+    return jnp.array(leaf, wider(leaf.dtype, jnp.float32))
 
 
 def _spread(
@@ -317,14 +324,18 @@ def _stepped(latents: list[Any], steps: list[Any]) -> list[Any]:
     return [(latent + step).astype(latent.dtype) for latent, step in pairs]
 
 
-def _where(masks: list[Any], inside: list[Any], outside: list[Any]) -> list[Any]:
-    rows = zip(masks, inside, outside, strict=True)
-    return [jnp.where(*row) for row in rows]
+def _differences(values: list[Any], leaves: list[Any], like: list[Any]) -> list[Any]:
+    """Updates that lead from the leaves to the values, in the gradients' dtypes.
 
+    Wrappers that may skip an update return zeros like the gradients instead.
+    """
 
-def _differences(values: list[Any], leaves: list[Any]) -> list[Any]:
-    pairs = zip(values, leaves, strict=True)
-    return [value - leaf.astype(value.dtype) for value, leaf in pairs]
+    def difference(value, leaf, gradient):
+        dtype = wider(leaf.dtype, gradient.dtype)
+        return (value - leaf.astype(value.dtype)).astype(dtype)
+
+    rows = zip(values, leaves, like, strict=True)
+    return [difference(*row) for row in rows]
 
 
 def _first_extra_state(optimizer, extra: Any) -> optax.OptState:

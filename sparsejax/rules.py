@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sparsejax.checks import check_choice
 from sparsejax.layers import Layer
+from sparsejax.leaves import wider
 from sparsejax.masking import Memory, Move, Rule
 from sparsejax.schedules import Schedule
 from sparsejax.selection import top_k_mask
@@ -234,7 +235,7 @@ def sum_of_gradients(batches: int) -> Memory | None:
         return None
 
     def init(weights):
-        wide = [jnp.promote_types(weight.dtype, jnp.float32) for weight in weights]
+        wide = [wider(weight.dtype, jnp.float32) for weight in weights]
         pairs = zip(weights, wide, strict=True)
         return [jnp.zeros_like(weight, dtype) for weight, dtype in pairs]
 

@@ -48,7 +48,7 @@ def is_silent(
 ) -> Bool[Array, ""]:
     """Whether all values are zero in any of the layers that are stacked in a leaf."""
     axes = tuple(range(len(layer.spec.stacked), len(layer.shape)))
-    return (values == 0).all(axes).any()
+    return (values == jnp.zeros_like(values)).all(axes).any()
 
 
 def check_signal(

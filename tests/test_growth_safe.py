@@ -19,22 +19,37 @@ def study(monkeypatch, data_dir):
     return type("Study", (), {**modules, "main": __main__})
 
 
-def test_command_trains_stores_and_goes_on(study, tmp_path, monkeypatch):
-    small = ["--steps", "40", "--every", "5", "--methods", "rigl", "--seeds", "2"]
-    arguments = [*small, "--output", str(tmp_path)]
-    study.main.main(arguments)
+def test_command_stores_and_goes_on(study, tmp_path, monkeypatch):
+    trained = []
+
+    def fake(config, seeds):
+        trained.append((config.method.every, config.optimizer.to_dict(), seeds))
+        accuracy = 0.9 + 0.001 * len(trained)
+        return [Outcome(accuracy + 0.01 * seed, 517) for seed in seeds]
+
+    from experiments.digits_methods.training import Outcome
+
+    monkeypatch.setattr(study.main, "train", fake)
+    small = ["--steps", "40", "--every", "5", "--methods", "rigl"]
+    study.main.main([*small, "--seeds", "2", "--output", str(tmp_path)])
     rows = study.records.read(tmp_path / "results.csv", study.settings.Row)
     assert [(row.optimizer, row.seed, row.active) for row in rows] == [
         (optimizer, seed, 517)
         for optimizer in ("adam", "ages", "warm-up")
         for seed in (0, 1)
     ]
-    assert len({row.accuracy for row in rows}) > 2
+    assert [row.accuracy for row in rows[:3]] == [0.901, 0.911, 0.902]
     assert "| RigL, 98 %, every 5, 0.003 |" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     # What is there is not trained again.
-    monkeypatch.setattr(study.main, "train", None)
-    study.main.main(arguments)
+    study.main.main([*small, "--seeds", "3", "--output", str(tmp_path)])
+    assert [seeds for _, _, seeds in trained] == [[0, 1]] * 3 + [[2]] * 3
+
+
+def test_a_cell_trains(study):
+    cell = study.settings.Cell("rigl", 0.98, 5, "warm-up", 0.003, 20)
+    outcomes = study.main.train(study.settings.configure(cell), [0, 1])
+    assert [outcome.active for outcome in outcomes] == [517, 517]
 
 
 def test_optimizers_are_what_they_are_called(study):

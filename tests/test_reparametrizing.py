@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
 
 import sparsejax as sj
@@ -94,6 +95,17 @@ def test_bfloat16_parameters_have_float32_latents():
     np.testing.assert_array_equal(params["kernel"], view)
 
 
+def test_bfloat16_under_a_wrapper_that_may_skip_the_update():
+    params = {"kernel": jnp.ones((4, 4), jnp.bfloat16)}
+    tx = sj.straight_through(optax.sgd(0.5), sparsity=0.5)
+    tx = optax.apply_if_finite(tx, max_consecutive_errors=3)
+    updates, state = jax.jit(tx.update)(params, tx.init(params), params)
+    assert updates["kernel"].dtype == jnp.bfloat16
+    params = optax.apply_updates(params, updates)
+    sj.verify(params, state)
+    assert sorted(params["kernel"].ravel().tolist()) == [0] * 8 + [0.5] * 8
+
+
 def test_masks_are_selected_anew_at_the_interval(params):
     tx = sj.straight_through(optax.sgd(1.0), sparsity=0.8, every=3, track=True)
     history = [jax.tree.leaves(sj.masks(tx.init(params)))]
@@ -141,6 +153,19 @@ def test_state_survives_flattening_by_path(params):
     again = treedef.unflatten([leaf for _, leaf in with_paths])
     assert sj.counts(again) == sj.counts(state)
     assert again.design == state.design
+
+
+def test_a_state_can_be_donated():
+    params = {"kernel": jnp.array([[3.0, -2.0], [1.0, 4.0]])}
+    copying = optax.contrib.schedule_free(optax.sgd(0.1), learning_rate=0.1)
+    for tx in (
+        sj.rigl(optax.sgd(0.1), sparsity=0.5, stop=200, track=True),
+        sj.straight_through(copying, sparsity=0.5, track=True),
+    ):
+        update = jax.jit(lambda g, s, p, tx=tx: tx.update(g, s, p), donate_argnums=1)
+        update(params, tx.init(params), params)
+    # And it does not take the parameters with it.
+    np.testing.assert_array_equal(params["kernel"], [[3, -2], [1, 4]])
 
 
 def test_evaluation_params_are_the_parameters_of_a_deterministic_view(params):

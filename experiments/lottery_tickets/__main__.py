@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from experiments import records
 from experiments.lottery_tickets import plot, tables
 from experiments.lottery_tickets.rounds import study
-from experiments.lottery_tickets.settings import Settings, check_folder
+from experiments.lottery_tickets.settings import Row, Settings, check_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     rows = study(settings, options.rounds, options.output)
-    records.write(options.output / "results.csv", rows)
+    path = options.output / "results.csv"
+    records.write(path, rows)
+    # What is shown is what is stored, to the last digit.
+    rows = records.read(path, Row)
     text = tables.accuracy_table(rows)
     if settings.seeds > 1:
         text += f"\nDifferences in round {options.rounds}, seed by seed:\n\n"
@@ -50,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m experiments.lottery_tickets", description=__doc__
     )
     parser.add_argument("--rounds", type=int, default=16, help="prunings")
-    parser.add_argument("--seeds", type=int, default=5, help="networks per branch")
+    parser.add_argument("--seeds", type=int, default=10, help="networks per branch")
     parser.add_argument("--steps", type=int, default=400, help="steps of a training")
     parser.add_argument("--rewind-step", type=int, default=20, help="step to rewind to")
     parser.add_argument(

@@ -35,7 +35,9 @@ def _draw(axes: Any, rows: Sequence[Row]) -> None:
     half = float(np.nan_to_num(dense.half_width))
     low, high = dense.mean - half, dense.mean + half
     axes.axhspan(low, high, color=plot_style.DENSE, alpha=0.6, linewidth=0)
-    axes.axhline(dense.mean, color=plot_style.INK, linewidth=1, label="dense")
+    axes.axhline(dense.mean, color=plot_style.INK, linewidth=1)
+    style = {"ha": "left", "color": plot_style.INK, "fontsize": 9.5}
+    plot_style.beside(axes, dense.mean, 8, "dense", **style)
     for branch, title in BRANCHES.items():
         numbers = [number for name, number in found if name == branch]
         means = [interval(found[branch, number]) for number in numbers]
@@ -55,7 +57,5 @@ def _draw(axes: Any, rows: Sequence[Row]) -> None:
     axes.set_xticks(ticks, [f"{tick} %" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("weights left")
-    plot_style.titles(
-        axes, "Test accuracy on the digits", "%, mean and 95 % interval of the mean"
-    )
+    plot_style.titles(axes, "Test accuracy on the digits", "%, 95 % intervals")
     plot_style.legend(axes)

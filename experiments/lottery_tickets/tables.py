@@ -44,21 +44,27 @@ def accuracy_table(rows: Sequence[Row]) -> str:
 
 
 def difference_table(rows: Sequence[Row], number: int) -> str:
-    """Differences between branches on the same seeds, with the paired t-test.
+    """Differences to the dense network and between branches, seed by seed.
 
     Args:
       rows: of at least two seeds.
       number: of the round.
+
+    Returns:
+      A Markdown table with 95 % intervals and paired t-tests.
     """
     found = accuracies(rows)
+    of_round = {branch: found[branch, number] for branch in BRANCHES}
+    compared = {"dense": found["dense", 0], **of_round}
+    titles = {"dense": "dense", **BRANCHES}
     lines = [["pair", "difference", "p"]]
-    for first, second in itertools.combinations(BRANCHES, 2):
-        pairs = zip(found[first, number], found[second, number], strict=True)
+    for first, second in itertools.combinations(compared, 2):
+        pairs = zip(compared[first], compared[second], strict=True)
         changes = [one - other for one, other in pairs]
         change = interval(changes)
         lines.append(
             [
-                f"{BRANCHES[first]} - {BRANCHES[second]}",
+                f"{titles[first]} - {titles[second]}",
                 f"{change.mean:+.2f} ± {change.half_width:.2f}",
                 f"{stats.ttest_1samp(changes, 0).pvalue:.1g}",
             ]

@@ -157,14 +157,18 @@ def prune(
     Returns:
       Masks inside those before.
     """
-    found = leaves_with_paths(masks)
-    magnitudes = dict(leaves_with_paths(jax.tree.map(jnp.abs, params)))
     left = [
         jnp.full(len(mask), settings.count(path, mask[0].size, number))
-        for path, mask in found
+        for path, mask in leaves_with_paths(masks)
     ]
-    scores = [magnitudes[path] for path, _ in found]
-    kept = sj.top_k_masks(scores, left, where=[mask for _, mask in found])
+    return _largest(params, masks, left)
+
+
+@jax.jit
+def _largest(params: PyTree, masks: PyTree, left: list[Array]) -> PyTree:
+    magnitudes = dict(leaves_with_paths(jax.tree.map(jnp.abs, params)))
+    scores = [magnitudes[path] for path, _ in leaves_with_paths(masks)]
+    kept = sj.top_k_masks(scores, left, where=jax.tree.leaves(masks))
     return jax.tree.unflatten(jax.tree.structure(masks), kept)
 
 

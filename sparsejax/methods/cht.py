@@ -282,6 +282,7 @@ def _settled(layer: Layer, before, kept, after, early_stop: float) -> Array:
     """The masks before the move where it would put back most of what it removed."""
     removed = active_count(layer, before & ~kept)
     put_back = active_count(layer, before & ~kept & after)
-    settled = put_back > early_stop * removed
+    limit = early_stop * removed.astype(jnp.float32)
+    settled = put_back.astype(jnp.float32) > limit
     shape = (*settled.shape, *(1,) * (before.ndim - settled.ndim))
     return jnp.where(settled.reshape(shape), before, after)

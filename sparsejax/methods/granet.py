@@ -96,6 +96,11 @@ def granet(
     """
     check_scope("global", options.get("structure"))
     check_sparsity("initial_sparsity", initial_sparsity)
+    if isinstance(sparsity, float) and sparsity < initial_sparsity:
+        raise ValueError(
+            f"initial_sparsity={initial_sparsity} is above sparsity={sparsity}: there "
+            "is nothing to prune; begin denser"
+        )
     when = periodic(every, start=start, stop=stop, include_stop=True)
     pruning = when._replace(
         stop=stop * 2 // 3 if stop_pruning is None else stop_pruning

@@ -8,11 +8,10 @@ from typing import Literal, Unpack
 import optax
 
 from sparsejax.card import Card
-from sparsejax.checks import check_choice
 from sparsejax.masking import masked
 from sparsejax.options import Options, method
+from sparsejax.rules import check_scope, prune
 from sparsejax.rules import magnitude as absolute_value
-from sparsejax.rules import prune
 from sparsejax.schedules import Schedule, cubic, periodic
 
 __all__ = ["magnitude"]
@@ -23,7 +22,7 @@ CARD = Card(
     choose="only the final network has to be sparse, or a trained network is to be "
     "pruned (`start=0` and no `stop`)",
     asks="dense training until `start`",
-    structures="any; with `scope=\"global\"` unstructured",
+    structures='any; with `scope="global"` unstructured',
 )
 
 
@@ -78,7 +77,7 @@ def magnitude(
       and connections for efficient neural networks", NeurIPS 2015. Global scope is
       plain ``|w|``, without normalising layers.
     """
-    check_choice("scope", scope, ("layer", "global"))
+    check_scope(scope, options.get("structure"))
     one_shot = stop is None
     return masked(
         inner,

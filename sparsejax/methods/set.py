@@ -18,6 +18,7 @@ from sparsejax.rules import (
     uniform_random,
 )
 from sparsejax.schedules import Schedule, as_schedule, cosine, periodic
+from sparsejax.structures.base import thin_unstructured
 
 __all__ = ["set"]
 
@@ -26,7 +27,7 @@ CARD = Card(
     budget="fixed",
     choose="dense gradients are too expensive, or will not exist once the weights are "
     "stored compressed",
-    structures="any; with `signwise` unstructured, N:M and fan-in",
+    structures="any; with `signwise` no blocks, neurons and diagonals",
 )
 
 
@@ -64,7 +65,8 @@ def set(
       **options: the common arguments, `sparsejax.options.Options`.
 
     Raises:
-      ValueError: an argument out of range, or a layer left without weights.
+      ValueError: an argument out of range, a layer left without weights, or a structure
+        of whole units (blocks, neurons, diagonals) with ``signwise``.
 
     Example:
       >>> import optax, sparsejax as sj
@@ -76,6 +78,12 @@ def set(
       Deviations: counts instead of thresholds decide what is dropped, so the number of
       weights is exact; new weights start at zero, as in the authors' Keras code.
     """
+    structure = options.get("structure")
+    if signwise and structure is not None and structure.thin is not thin_unstructured:
+        raise ValueError(
+            f"signwise=True does not go with structure={structure.name}, whose units "
+            "have weights of both signs; use signwise=False"
+        )
     keep = keep_largest_by_sign if signwise else keep_largest
     fraction = cosine(0.3) if drop_fraction is None else drop_fraction
     return masked(

@@ -86,7 +86,8 @@ def straight_through(
         return regular | (count == when.stop)
 
     def share(count):
-        return rise(when.phase(count)) * (count >= when.start)
+        begun = jnp.asarray(count >= when.start, jnp.float32)
+        return rise(when.phase(count)) * begun
 
     return reparametrized(
         inner,

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from sparsejax.card import Card
 from sparsejax.checks import check_step
 from sparsejax.layers import Layer
+from sparsejax.leaves import wider
 from sparsejax.masking import masked
 from sparsejax.options import Options, method_without
 from sparsejax.planning import budget_arrays
@@ -184,4 +185,4 @@ def _positive(leaf: Any) -> Any:
     """The magnitude, in float32 at least; what is no float stays."""
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
-    return jnp.abs(leaf).astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    return jnp.abs(leaf).astype(wider(leaf.dtype, jnp.float32))

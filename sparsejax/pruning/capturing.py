@@ -29,12 +29,15 @@ _MOVES = (
     "broadcast_in_dim",
     "copy",
     "copy_p",
+    "dynamic_slice",
     "expand_dims",
     "reshape",
     "rev",
     "slice",
+    "split",
     "squeeze",
     "transpose",
+    "unstack",
 )
 _ENTRYWISE = ("convert_element_type", "div", "mul", "reduce_precision", "select_n")
 
@@ -166,7 +169,7 @@ def _execute(
             "followed; leave it out by `where`, or use lax.scan"
         )
     moved = _moved(equation, values) if len(leaves) == 1 else None
-    return _bind(equation, values) if moved is None else [moved]
+    return moved or _bind(equation, values)
 
 
 def _opened(program: ClosedJaxpr | Jaxpr) -> tuple[Jaxpr, Sequence[Any]]:
@@ -175,17 +178,21 @@ def _opened(program: ClosedJaxpr | Jaxpr) -> tuple[Jaxpr, Sequence[Any]]:
     return program, ()
 
 
-def _moved(equation: JaxprEqn, values: list[Any]) -> _Leaf | None:
+def _moved(equation: JaxprEqn, values: list[Any]) -> list[Any] | None:
     """The leaf after an operation that only moves, casts or scales its entries."""
     [leaf] = [value for value in values if isinstance(value, _Leaf)]
     name = equation.primitive.name
     if name in _MOVES:
-        origin = np.asarray(_bind(equation, [leaf.origin.astype(np.int32)])[0])
+        inputs = [leaf.origin.astype(np.int32) if v is leaf else v for v in values]
+        origins = [np.asarray(origin) for origin in _bind(equation, inputs)]
     elif name in _ENTRYWISE and equation.outvars[0].aval.shape == leaf.origin.shape:  # pyright: ignore[reportAttributeAccessIssue]
-        origin = leaf.origin
+        origins = [leaf.origin]
     else:
         return None
-    return _Leaf(leaf.path, origin, lambda: _bind(equation, values)[0])
+    return [
+        _Leaf(leaf.path, origin, lambda i=i: _bind(equation, values)[i])
+        for i, origin in enumerate(origins)
+    ]
 
 
 def _scan(
@@ -251,18 +258,41 @@ def _convolution_inputs(
         )
     numbers = settings["dimension_numbers"]
     kernel = values[1].origin.transpose(numbers.rhs_spec)
-    patches = lax.conv_general_dilated_patches(
-        values[0].transpose(numbers.lhs_spec).astype(jnp.float32),
+    image = values[0].transpose(numbers.lhs_spec).astype(jnp.float32)
+    samples = _patches(
+        image,
         kernel.shape[2:],
         settings["window_strides"],
-        settings["padding"],
-        lhs_dilation=settings["lhs_dilation"],
-        rhs_dilation=settings["rhs_dilation"],
-        precision=lax.Precision.HIGHEST,
+        tuple(settings["padding"]),
+        settings["lhs_dilation"],
+        settings["rhs_dilation"],
     )
-    inputs = patches.shape[1]
-    samples = jnp.moveaxis(patches, 1, -1).reshape(-1, inputs)
+    inputs = samples.shape[1]
     yield _reached(layer, kernel.reshape(-1, inputs), samples)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
+def _patches(image: Array, window, strides, padding, holes, spread) -> Array:
+    """What a convolution sees at each place: ``[places, channels * positions]``.
+
+    By slices: as a convolution with identity kernels it would take longer than all
+    others of the network.
+    """
+    borders = zip(padding, holes, strict=True)
+    border = [(low, high, width - 1) for (low, high), width in borders]
+    image = lax.pad(image, jnp.float32(0), [(0, 0, 0), (0, 0, 0), *border])
+    steps = (1, 1, *strides)
+    reach = [(size - 1) * gap + 1 for size, gap in zip(window, spread, strict=True)]
+    pieces = []
+    for position in np.ndindex(*window):
+        first = [at * gap for at, gap in zip(position, spread, strict=True)]
+        room = zip(image.shape[2:], reach, first, strict=True)
+        last = [size - far + begin + 1 for size, far, begin in room]
+        pieces.append(
+            lax.slice(image, (0, 0, *first), (*image.shape[:2], *last), steps)
+        )
+    stacked = jnp.moveaxis(jnp.stack(pieces, 2), (1, 2), (-2, -1))
+    return stacked.reshape(-1, image.shape[1] * len(pieces))
 
 
 def _reached(layer: Layer, origin: np.ndarray, samples: Array) -> Reached:

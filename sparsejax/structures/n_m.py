@@ -132,9 +132,7 @@ def from_groups(layer: Layer, groups: Array) -> Array:
 
 def group_ranks(keys: Num[Array, "... m"]) -> Int[Array, "... m"]:
     """How many entries of its group are above each, or equal and before it."""
-    position = jnp.arange(keys.shape[-1]).reshape(*(1,) * (keys.ndim - 1), -1)
-    rank = jnp.zeros(keys.shape, jnp.int32)
-    for j in range(keys.shape[-1]):
-        other = keys[..., j : j + 1]
-        rank += (other > keys) | ((other == keys) & (j < position))
-    return rank
+    one, other = keys[..., :, None], keys[..., None, :]
+    m = keys.shape[-1]
+    before = jnp.broadcast_to(jnp.tri(m, k=-1, dtype=bool), (*keys.shape, m))
+    return jnp.sum((other > one) | ((other == one) & before), -1, dtype=jnp.int32)
