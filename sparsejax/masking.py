@@ -215,9 +215,15 @@ def masked(
         if callable(initial):
             return initial(layers, budgets, structure, key, weights, params_with)
         if initial_sparsity is not None:
-            assert where is not None
+            # A map of sparsities may have chosen fewer layers than `where`.
+            chosen = {layer.path for layer in layers}
             denser = plan_layers(
-                params, where, layout, initial_sparsity, distribution, structure
+                params,
+                lambda path, _: path in chosen,
+                layout,
+                initial_sparsity,
+                distribution,
+                structure,
             )
             budgets = denser.budgets
         return random_masks(key, layers, budgets, structure)

@@ -178,15 +178,11 @@ def _method(
         "track": True,
         "every": every,
         "stop": stop or steps * 3 // 4,
-        "drop_fraction": {"name": "cosine", "initial": 0.3},
         "start": steps // 8,
     }
-    for argument in ("drop_fraction", "start"):
-        parameter = signature.parameters.get(argument)
-        # Other defaults than these are the method's own.
-        own = {"drop_fraction": None, "start": inspect.Parameter.empty}[argument]
-        if parameter is not None and parameter.default is not own:
-            del arguments[argument]
+    begins = signature.parameters.get("start")
+    if begins is not None and begins.default is not inspect.Parameter.empty:
+        del arguments["start"]
     taken = {k: v for k, v in arguments.items() if k in signature.parameters}
     return {"name": name, **taken}
 

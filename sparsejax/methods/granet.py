@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool
 
 from sparsejax.card import Card
 from sparsejax.checks import check_sparsity
+from sparsejax.distributions import budget_of
 from sparsejax.masking import Move, masked
 from sparsejax.options import Options, method
 from sparsejax.rules import (
@@ -67,7 +68,7 @@ def granet(
       stop_pruning: from the first move at or after this step on the network has its
         final sparsity; default two thirds of ``stop``.
       initial_sparsity: of the random masks that training begins with, split over the
-        layers as ``distribution`` does; 0 begins dense.
+        layers as ``distribution`` does, and at most ``sparsity``; 0 begins dense.
       drop_fraction: r_t, the share of active weights that is replaced, a schedule over
         ``step / stop`` or a number; default ``cosine(0.5, final=0.005)``.
       **options: the common arguments, `sparsejax.options.Options`.
@@ -96,7 +97,8 @@ def granet(
     """
     check_scope("global", options.get("structure"))
     check_sparsity("initial_sparsity", initial_sparsity)
-    if isinstance(sparsity, float) and sparsity < initial_sparsity:
+    targets = sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]
+    if any(target is not None and target < initial_sparsity for target in targets):
         raise ValueError(
             f"initial_sparsity={initial_sparsity} is above sparsity={sparsity}: there "
             "is nothing to prune; begin denser"
@@ -120,7 +122,7 @@ def granet(
         share = schedule(pruning.phase(move.step))
         size = sum(layer.size for layer in move.layers)
         final = jnp.stack([budget.sum() for budget in move.budgets]).sum()
-        first = jnp.asarray(round(size * (1 - initial_sparsity)), jnp.int32)
+        first = jnp.asarray(budget_of(size, initial_sparsity), jnp.int32)
         total = remaining_count(share, jnp.maximum(first, final), final)
         scores = [jnp.abs(weight) for weight in move.weights]
         pruned = top_k_mask(scores, total, where=move.masks)

@@ -24,6 +24,7 @@ CARD = Card(
     budget="scheduled",
     choose="memory counts: no dense gradient is read, and with `soft_memory_bound` a "
     "little more of it buys accuracy",
+    structures="any; with `soft_memory_bound` not transposable",
 )
 
 
@@ -95,6 +96,12 @@ def mest(
             f"mutation={tuple(mutation)!r} grows in its last stage: the network would "
             "stay denser than its sparsity; let it end with 0.0"
         )
+    structure = options.get("structure")
+    if soft_memory_bound and structure and structure.name.startswith("transposable"):
+        raise ValueError(
+            f"soft_memory_bound=True does not go with structure={structure.name}, which "
+            "has no denser masks to grow to; use soft_memory_bound=False"
+        )
     shares = jnp.asarray(mutation, jnp.float32)
 
     def salience(leaf: Leaf) -> Array:
@@ -116,14 +123,16 @@ def mest(
         ]
         leaves, structure = leaves_of(move), move.structure
         pairs = list(zip(move.budgets, extra, strict=True))
-        fewest, most = move.budgets, move.budgets
+        scores = [salience(leaf) for leaf in leaves]
+        random = [uniform_random(leaf) for leaf in leaves]
         if soft_memory_bound:
             most = [n + more for n, more in pairs]
+            # A member of the structure, since the last move grows nothing.
+            kept = structure.select(move.layers, scores, move.budgets, move.masks)
         else:
+            most = move.budgets
             fewest = [n - jnp.minimum(more, n - 1) for n, more in pairs]
-        scores = [salience(leaf) for leaf in leaves]
-        kept = structure.thin(move.layers, scores, fewest, move.masks)
-        random = [uniform_random(leaf) for leaf in leaves]
+            kept = structure.thin(move.layers, scores, fewest, move.masks)
         return structure.select(move.layers, random, most, None, kept)
 
     return masked(

@@ -7,6 +7,7 @@ from typing import Unpack
 
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from sparsejax.card import Card
@@ -16,6 +17,7 @@ from sparsejax.masking import Memory, Move, masked
 from sparsejax.options import Options, method
 from sparsejax.rules import keep_largest, leaves_of, magnitude
 from sparsejax.schedules import Schedule, as_schedule, cosine, periodic
+from sparsejax.selection import top_k_mask
 from sparsejax.structures.base import active_count
 
 __all__ = ["snfs"]
@@ -51,7 +53,7 @@ def snfs(
     ``floor(f(t) n)`` smallest ``|w|``. All that was dropped, ``D`` weights, is shared
     by the layers in proportion to the mean ``|M|`` of their active weights (a layer
     without enough room leaves the rest to the others), and grows where ``|M|`` is
-    largest among the inactive positions.
+    largest among all other positions, those just dropped included.
 
     Args:
       inner: the optimizer, clipping and schedules included.
@@ -117,8 +119,7 @@ def snfs(
         if redistribute:
             counts = _redistributed(layers, counts, kept, move.masks, move.memory)
         scores = [jnp.abs(average) for average in move.memory]
-        candidates = [stay | ~mask for stay, mask in zip(kept, move.masks, strict=True)]
-        return structure.select(layers, scores, counts, candidates, kept)
+        return structure.select(layers, scores, counts, None, kept)
 
     return masked(
         inner,
@@ -138,16 +139,16 @@ def _redistributed(layers, counts, kept, masks, averages) -> list[Int[Array, "..
         _mean_active(layer, average, mask)
         for layer, average, mask in zip(layers, averages, masks, strict=True)
     ]
-    free = [
-        layer.size // layer.slices - active_count(layer, mask)
-        for layer, mask in zip(layers, masks, strict=True)
+    room = [
+        layer.size // layer.slices - count
+        for layer, count in zip(layers, staying, strict=True)
     ]
     dropped = [before - now for before, now in zip(counts, staying, strict=True)]
 
     def flat(values):
         return jnp.concatenate([value.reshape(-1) for value in values])
 
-    grown = allocate(flat(dropped).sum(), flat(strength), flat(free))
+    grown = allocate(flat(dropped).sum(), flat(strength), flat(room))
     sizes = [layer.slices for layer in layers]
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     return [
@@ -168,26 +169,30 @@ def allocate(
     """Splits a number in proportion to strengths, no share above its room, exactly.
 
     What a full place cannot take is split among the others, in the same proportion; the
-    remainder of rounding down goes to the first places with room. If all rooms together
-    are too small, they are filled.
+    remainder of rounding down goes to the strongest with room, one each. If all rooms
+    together are too small, they are filled.
 
     Example:
       >>> allocate(jnp.array(10), jnp.array([3.0, 1.0, 1.0]), jnp.array([4, 9, 9]))
       Array([4, 3, 3], dtype=int32)
     """
-    strength = jnp.where(strength > 0, strength, 0) + jnp.finfo(jnp.float32).tiny
-    shares = jnp.zeros_like(room)
-    # Every pass but the last fills a place, or hands out all but the remainder.
-    for _ in range(room.shape[0]):
-        left = total - shares.sum(dtype=jnp.int32)
-        open_ = jnp.where(shares < room, strength, 0)
-        part = (
-            left.astype(jnp.float32)
-            * open_
-            / jnp.maximum(open_.sum(), jnp.finfo(jnp.float32).tiny)
-        )
-        shares = jnp.minimum(shares + jnp.floor(part).astype(jnp.int32), room)
-    gaps = room - shares
-    before = jnp.cumsum(gaps) - gaps
-    left = total - shares.sum(dtype=jnp.int32)
-    return shares + jnp.clip(left - before, 0, gaps)
+    largest = jnp.maximum(strength.max(), jnp.finfo(jnp.float32).tiny)
+    # Places without any strength only take what all others cannot.
+    relative = jnp.maximum(strength / largest, 1e-9)
+
+    def left(shares):
+        return total - shares.sum(dtype=jnp.int32)
+
+    def fill(carry):
+        shares, _ = carry
+        weights = jnp.where(shares < room, relative, 0)
+        part = left(shares).astype(jnp.float32) * (1 - 1e-6)
+        part = part * weights / jnp.maximum(weights.sum(), 1e-9)
+        after = jnp.minimum(shares + jnp.floor(part).astype(jnp.int32), room)
+        return after, jnp.any(after != shares)
+
+    start = jnp.zeros_like(room), jnp.array(True)
+    shares, _ = lax.while_loop(lambda carry: carry[1], fill, start)
+    # Now less than one each is left.
+    has_room = shares < room
+    return shares + top_k_mask(relative, left(shares), where=has_room).astype(jnp.int32)

@@ -31,7 +31,7 @@ CARD = Card(
     structures="constant fan-in",
 )
 
-HEADS = r"(^|/)(head|heads|classifier|logits|output|fc)(/|$)"
+HEADS = r"(^|/)((\w+_)?heads?|classifier|logits|output|fc)(/|$)"
 
 
 @method_without("structure")
@@ -75,8 +75,8 @@ def srigl(
         transformers.
       never_ablate: regular expressions over paths of layers that keep all neurons; by
         default those that are named like the last layer of a classifier (head,
-        classifier, logits, output, fc): name yours if it has another name, since a
-        neuron there is a class.
+        lm_head, classifier, logits, output, fc): name yours if it has another name,
+        since a neuron there is a class.
       revive: whether an ablated neuron may return when its gradients are large, as in
         the authors' code; else it is gone for good.
       **options: the common arguments, `sparsejax.options.Options`.

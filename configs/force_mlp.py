@@ -1,0 +1,26 @@
+"""FORCE (progressive pruning) in a perceptron on the embedded digits.
+
+Paper: de Jorge et al., 2021, "Progressive skeletonization".
+Cost: 2,000 steps, under a minute on a 2-core CPU.
+Expected: not measured.
+
+  python -m sparsejax.train --config=configs/force_mlp.py
+  python -m sparsejax.train --config=force_mlp --config.method.iterations=20
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sparsejax import recipes
+
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    """Builds the config; the only argument is ``digits``, the default."""
+    return recipes.mlp("force", argument)
+
+
+def sweep() -> Iterator[dict[str, Any]]:
+    """Yields the overrides of a small study."""
+    return recipes.grid({"method.sparsity": (0.9, 0.95, 0.98), "seed": range(5)})
