@@ -17,6 +17,7 @@ from sparsejax.checks import check_step
 from sparsejax.masking import Move, masked
 from sparsejax.options import Options, method
 from sparsejax.rules import check_scope, magnitude, prune
+from sparsejax.runtime_checks import check_weights_remain
 from sparsejax.schedules import at, constant
 
 __all__ = ["ac_dc"]
@@ -68,12 +69,14 @@ def ac_dc(
         ``every``, 10 epochs in the paper.
       compress: steps of all compressions, in place of the three.
       decompress: steps of all decompressions, one between each two compressions.
-      scope: "global" ranks all weights together, so that only the total is fixed, and
-        a layer may lose all of its weights; "layer" keeps each layer's budget.
+      scope: "global" ranks all weights together, so that only the total is fixed;
+        "layer" keeps each layer's budget, which networks without norms need, where
+        magnitudes differ between layers.
       **options: the common arguments, `sparsejax.options.Options`.
 
     Raises:
-      ValueError: an argument out of range, or phases that do not alternate.
+      ValueError: an argument out of range, or phases that do not alternate. At a
+        compression: "global" leaves a layer without a weight.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sparsejax as sj
@@ -113,7 +116,10 @@ def ac_dc(
         opens = functools.reduce(
             operator.or_, (move.step == step for step in opening), jnp.zeros((), bool)
         )
-        return [mask | opens for mask in largest(move)]
+        masks = largest(move)
+        if scope == "global":
+            check_weights_remain(move.layers, masks)
+        return [mask | opens for mask in masks]
 
     return masked(
         inner,

@@ -19,7 +19,6 @@ from sparsejax.rules import (
     check_scope,
     prune,
     sum_of_gradients,
-    summed_gradients,
 )
 from sparsejax.runtime_checks import check_signal, check_weights_remain, is_silent
 from sparsejax.schedules import at, constant
@@ -51,20 +50,23 @@ def grasp(
     sparsified leaves, removing weight ``j`` changes ``|g|^2`` by about
     ``-2 w_j (H g)_j``. The weights with the largest ``S = -w (H g)`` are removed: those
     whose removal raises the gradient's norm most. ``H g`` is a forward derivative of
-    ``grad_fn``, which costs about two gradients, once.
+    ``grad_fn``; all together cost about three gradients, once.
 
     Call ``tx.update(gradients, state, params, grad_fn=...)`` with the function from
     parameters to the gradients of the loss on this step's batch (averaged over devices
-    as the gradients are). The authors divide the logits by 200 in it.
+    as the gradients are). Divide the logits by 200 in it, as the authors do: where the
+    loss saturates, the masks otherwise are those of a network with huge outputs, which
+    then hardly trains.
 
     Args:
       inner: the optimizer, clipping and schedules included; its statistics and its
         schedules see the first updates, too.
       sparsity: fraction of weights that are zero, in [0, 1); a map from path patterns
         to fractions; or None to take the counts of ``initial_masks``.
-      batches: updates, without moving a weight, over which ``g`` is summed; ``H`` is
-        that of the last of these batches. More than 1 need a float32 copy of the
-        weights.
+      batches: with 1, ``g`` and ``H`` are those of ``grad_fn`` at the first update.
+        With more, ``g`` is the sum of the gradients of so many updates, which move no
+        weight, ``H`` that of ``grad_fn`` at the last of them; this needs a float32 copy
+        of the weights.
       scope: "global" ranks all weights together, so that only the total is fixed;
         "layer" keeps each layer's budget.
       **options: the common arguments, `sparsejax.options.Options`.
@@ -97,11 +99,10 @@ def grasp(
     by_score = prune(score=_preserved_flow, schedule=constant(1.0), scope=scope)
 
     def rule(move: Move) -> list[Array]:
+        found = move.gradients_at(move.weights) if batches == 1 else move.memory
         gradients = [
             gradient.astype(weight.dtype)
-            for weight, gradient in zip(
-                move.weights, summed_gradients(move), strict=True
-            )
+            for weight, gradient in zip(move.weights, found, strict=True)
         ]
         _, products = jax.jvp(move.gradients_at, (move.weights,), (gradients,))
         for values, what in (

@@ -99,8 +99,8 @@ def mest(
     structure = options.get("structure")
     if soft_memory_bound and structure and structure.name.startswith("transposable"):
         raise ValueError(
-            f"soft_memory_bound=True does not go with structure={structure.name}, which "
-            "has no denser masks to grow to; use soft_memory_bound=False"
+            f"soft_memory_bound=True does not go with structure={structure.name}, "
+            "which has no denser masks to grow to; use soft_memory_bound=False"
         )
     shares = jnp.asarray(mutation, jnp.float32)
 

@@ -61,7 +61,8 @@ def neuron_pruning(
         [0, 1), rounded to whole neurons; a map from path patterns to fractions; or None
         to take the counts of ``initial_masks``.
       where: whose neurons may go. There is no default, since the neurons of the output
-        layer are the classes: name the hidden layers, such as ``"hidden"``.
+        layer are the classes: name the hidden kernels, such as
+        ``"hidden.*/kernel"``.
       start: step of the first pruning (counted in updates made before it).
       stop: step of the last pruning; None prunes once, at ``start``.
       every: steps between prunings.

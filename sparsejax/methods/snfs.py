@@ -186,9 +186,11 @@ def allocate(
     def fill(carry):
         shares, _ = carry
         weights = jnp.where(shares < room, relative, 0)
-        part = left(shares).astype(jnp.float32) * (1 - 1e-6)
-        part = part * weights / jnp.maximum(weights.sum(), 1e-9)
-        after = jnp.minimum(shares + jnp.floor(part).astype(jnp.int32), room)
+        part = left(shares).astype(jnp.float32)
+        part = part * (weights / jnp.maximum(weights.sum(), 1e-9))
+        # Whole parts stay whole, and no rounding makes their sum more than is left.
+        whole = jnp.floor(part * (1 - 1e-6) + 1e-4).astype(jnp.int32)
+        after = jnp.minimum(shares + whole, room)
         return after, jnp.any(after != shares)
 
     start = jnp.zeros_like(room), jnp.array(True)

@@ -40,7 +40,10 @@ def classify(config: Mapping[str, Any]) -> Task:
     - ``method``: ``name`` and arguments of a file in ``sparsejax/methods``. Unless
       ``method.seed`` is set, the masks are drawn from the key of the initialisation.
       Methods that ask for them get ``network``, the initial network's outputs in
-      inference for one image of ones, and in every update ``grad_fn``.
+      inference for one image of ones, and in every update ``grad_fn``, from parameters
+      to the gradients on the batch.
+    - ``scoring_temperature``: divides the logits in ``grad_fn``; default 1. GraSP's
+      authors use 200.
     - ``label_smoothing``: in [0, 1); default 0.
     - ``initialization``: ``"dense"`` (default) keeps the model's initial values,
       ``"fan_in_corrected"`` rescales them to the inputs that each neuron has;
@@ -65,6 +68,11 @@ def classify(config: Mapping[str, Any]) -> Task:
     if not 0 <= smoothing < 1:
         raise ConfigError(
             f"config.label_smoothing = {smoothing} is not in [0, 1); use 0 or 0.1."
+        )
+    temperature = config.get("scoring_temperature", 1.0)
+    if not temperature > 0:
+        raise ConfigError(
+            f"config.scoring_temperature = {temperature} is not positive; use 1 or 200."
         )
     initialise_weights = config.get("initialization", "dense")
     if initialise_weights not in _INITIALISATIONS:
@@ -129,9 +137,9 @@ def classify(config: Mapping[str, Any]) -> Task:
         step = jnp.zeros((), jnp.int32)
         return TrainState(step, params, model_state, optimizer_state, state_key)
 
-    def loss_and_outputs(params, model_state, batch):
+    def loss_and_outputs(params, model_state, batch, temperature=1.0):
         model = nnx.merge(graph, params, model_state)
-        logits = model(batch["image"], train=True)
+        logits = model(batch["image"], train=True) / temperature
         _, _, model_state = _split(model)
         loss = cross_entropy(logits, batch["label"], smoothing=smoothing).mean()
         return loss, (logits, model_state)
@@ -146,7 +154,7 @@ def classify(config: Mapping[str, Any]) -> Task:
 
         def gradients_at(params: PyTree) -> PyTree:
             differentiate = jax.grad(loss_and_outputs, has_aux=True)
-            return differentiate(params, state.model_state, batch)[0]
+            return differentiate(params, state.model_state, batch, temperature)[0]
 
         updates, optimizer_state = transformation.update(
             gradients, state.optimizer_state, state.params, grad_fn=gradients_at
@@ -164,7 +172,8 @@ def classify(config: Mapping[str, Any]) -> Task:
         return new_state, metrics
 
     def evaluation_step(state: TrainState, batch: Mapping[str, Array]) -> Metrics:
-        logits = forward(state.params, state.model_state, batch["image"])
+        params = sj.evaluation_params(state.params, state.optimizer_state)
+        logits = forward(params, state.model_state, batch["image"])
         labels, weight = batch["label"], batch["weight"]
         return {
             "loss": (weight * cross_entropy(logits, labels)).sum(),

@@ -53,7 +53,7 @@ def random_params():
     ],
 )
 def test_counts_of_the_whole_table(arguments):
-    tx = sj.ac_dc(optax.sgd(1e-3), sparsity=0.9, **arguments)
+    tx = sj.ac_dc(optax.sgd(1e-3), sparsity=0.9, scope="layer", **arguments)
     found = history(tx, random_params(), 100)
     active = [sum(int(m.sum()) for m in masks.values()) for _, masks in found]
     sparse = [
@@ -63,16 +63,24 @@ def test_counts_of_the_whole_table(arguments):
 
 
 def test_scopes():
-    arguments = {"sparsity": 0.9, "start": 0, "every": 2, "stop": 4}
+    arguments = {"sparsity": 0.75, "start": 0, "every": 2, "stop": 4}
     even = {"distribution": sj.uniform()}
+    params = random_params()
+    params["head"] = params["head"].at[0, 0].set(9.0)
     tx = sj.ac_dc(optax.sgd(0.0), **arguments, **even)
-    [(_, masks)] = history(tx, random_params(), 1)
-    assert int(masks["head"].sum()) == 0, "plain magnitudes, all layers together"
+    [(_, masks)] = history(tx, params, 1)
+    assert int(masks["head"].sum()) == 1, "plain magnitudes, all layers together"
     tx = sj.ac_dc(optax.sgd(0.0), scope="layer", **arguments, **even)
-    [(_, masks)] = history(tx, random_params(), 1)
-    assert [int(masks[name].sum()) for name in ("kernel", "head")] == [10, 2]
+    [(_, masks)] = history(tx, params, 1)
+    assert [int(masks[name].sum()) for name in ("kernel", "head")] == [25, 5]
     with pytest.raises(ValueError, match="structure=neuron does not go with scope='gl"):
         sj.ac_dc(optax.sgd(0.0), structure=sj.neuron(), **arguments)
+
+
+def test_layer_collapse_is_an_error():
+    tx = sj.ac_dc(optax.sgd(0.0), sparsity=0.9, compress=(0,), decompress=())
+    with pytest.raises(jax.errors.JaxRuntimeError, match="leaves head without a singl"):
+        history(tx, random_params(), 1)
 
 
 def test_compression_ranks_the_weights_after_the_step():
