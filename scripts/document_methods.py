@@ -1,6 +1,6 @@
 """Writes what docs/methods.md and README.md list of the methods, from their files.
 
-    python scripts/document_methods.py
+python scripts/document_methods.py
 """
 
 import importlib

@@ -54,9 +54,9 @@ def grasp(
 
     Call ``tx.update(gradients, state, params, grad_fn=...)`` with the function from
     parameters to the gradients of the loss on this step's batch (averaged over devices
-    as the gradients are). Divide the logits by 200 in it, as the authors do: where the
-    loss saturates, the masks otherwise are those of a network with huge outputs, which
-    then hardly trains.
+    as the gradients are). Divide the logits by 200 in it, as the authors do:
+    without that the masks can be those of a network of huge outputs, which hardly
+    trains.
 
     Args:
       inner: the optimizer, clipping and schedules included; its statistics and its

@@ -91,9 +91,28 @@ def test_is_rigl_when_it_begins_at_its_final_sparsity():
         jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
+def test_a_map_of_sparsities_begins_denser_in_its_layers_alone():
+    params, gradients = params_and_gradients()
+    tx = sj.granet(
+        optax.sgd(0.0), sparsity={"first": 0.9}, every=1, stop=3, distribution=None
+    )
+    masks = sj.masks(tx.init(params))
+    assert masks["second"] is None
+    assert int(masks["first"].sum()) == 60
+    state = tx.init(params)
+    for _ in range(4):
+        _, state = tx.update(gradients, state, params)
+    assert int(sj.masks(state)["first"].sum()) == 12
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="stop_pruning=20 is not between"):
         sj.granet(optax.sgd(0.1), sparsity=0.9, every=2, stop=10, stop_pruning=20)
+    for sparsity in (0.4, {"first": 0.9, "second": 0.4}, 0):
+        with pytest.raises(
+            ValueError, match=r"initial_sparsity=0\.5 is above sparsity="
+        ):
+            sj.granet(optax.sgd(0.1), sparsity=sparsity, every=2, stop=10)
     with pytest.raises(ValueError, match="structure=2:4 does not go with"):
         sj.granet(
             optax.sgd(0.1), sparsity=0.5, stop=10, every=2, structure=sj.n_m(2, 4)

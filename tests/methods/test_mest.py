@@ -89,6 +89,51 @@ def test_growth_is_random_and_the_count_is_kept():
     assert len(found) == 3
 
 
+def test_only_gradients_of_active_weights_count():
+    # The inactive ones have gradients that would outweigh all weights.
+    tx = sj.mest(
+        optax.sgd(0.0),
+        sparsity=0.6,
+        start=0,
+        every=1,
+        stop=4,
+        mutation=(0.5, 0.0),
+        gradient_weight=1.0,
+        structure=sj.unstructured(),
+    )
+    gradients = jnp.where(WEIGHTS > 0, 0.0, 100.0)
+    first, *_ = masks_after(tx, WEIGHTS, 1, gradients)
+    assert first[[2, 3]].all()
+
+
+def test_a_soft_bound_passes_through_denser_members_and_ends_as_one():
+    weights = jax.random.normal(jax.random.key(0), (16, 3))
+    tx = sj.mest(
+        optax.sgd(0.0),
+        sparsity=0.5,
+        start=0,
+        every=1,
+        stop=3,
+        mutation=(0.2, 0.0),
+        soft_memory_bound=True,
+        structure=sj.n_m(2, 4),
+    )
+    params = {"kernel": weights}
+    state = tx.init(params)
+    params = sj.sparsify(params, state)
+    found, before = [], None
+    for _ in range(4):
+        updates, state = jax.jit(tx.update)(params, state, params)
+        params = optax.apply_updates(params, updates)
+        mask = np.asarray(sj.masks(state)["kernel"])
+        per_group = mask.reshape(4, 4, 3).sum(axis=1)
+        found.append({*per_group.reshape(-1).tolist()})
+        if len(found) == 4:
+            assert (mask <= before).all(), "the last move grew weights"
+        before = mask
+    assert found == [{3}, {3}, {2}, {2}]
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"mutation=\(0.2, 0.1\) grows in its last"):
         sj.mest(
@@ -97,6 +142,14 @@ def test_bad_arguments_are_named():
             stop=9,
             soft_memory_bound=True,
             mutation=(0.2, 0.1),
+        )
+    with pytest.raises(ValueError, match="soft_memory_bound=True does not go with"):
+        sj.mest(
+            optax.sgd(0.1),
+            sparsity=0.5,
+            stop=9,
+            soft_memory_bound=True,
+            structure=sj.transposable(2, 4),
         )
     with pytest.raises(ValueError, match=r"mutation\[0\]=2 is not a fraction"):
         sj.mest(optax.sgd(0.1), sparsity=0.5, stop=9, mutation=(2, 0))

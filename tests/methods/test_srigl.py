@@ -1,6 +1,8 @@
 """SRigL: the golden tables, and what holds after every move."""
 
 import functools
+import importlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,8 @@ import optax
 import pytest
 
 import sparsejax as sj
+
+srigl = importlib.import_module("sparsejax.methods.srigl")
 
 
 def move(weights, gradients, *, masks=None, **options):
@@ -145,6 +149,46 @@ def test_stacked_layers_are_ablated_each_on_its_own():
     _, state = tx.update(gradients, tx.init(params), params)
     per_neuron = np.asarray(sj.masks(state)["kernel"]).sum(axis=1)
     assert per_neuron.tolist() == [[2, 2, 2, 2], [2, 2, 2, 0]]
+
+
+def test_nothing_moves_at_fraction_zero_without_ablation():
+    masks = np.zeros((3, 6), int)
+    for row, columns in enumerate([(0, 1), (2, 5), (3, 4)]):
+        masks[row, columns] = 1
+    weights = masks * np.array([[0.1], [1e-3], [9.0]])
+    sparsity = 1 - 6 / 18
+    options = {"drop_fraction": 0.0, "ablation": False, "sparsity": sparsity}
+    new = move(weights, np.ones((3, 6)), **options)
+    assert new.tolist() == masks.tolist()
+
+
+def test_a_dense_layer_stays_dense():
+    weights = np.array([[0.5, 0.1, 0.3], [1e-6, 2e-6, 3e-6]])
+    new = move(weights, np.ones((2, 3)), drop_fraction=0.5, sparsity=0.0)
+    assert new.all()
+
+
+def test_the_number_of_salient_weights_may_be_given():
+    weights = [[0.9, 0.8, 0, 0], [0.7, 0.6, 0, 0], [0.5, 1e-3, 0, 0]]
+    gradients = np.zeros((3, 4))
+    gradients[0, 2] = 1
+    options = {"drop_fraction": 1 / 6, "minimum_salient": 2}
+    # Salient are 3, 2 and 1 of the rows: five weights, one gradient.
+    new = move(weights, gradients, **options)
+    assert new.sum(axis=1).tolist() == [3, 3, 0]
+    new = move(weights, gradients, drop_fraction=1 / 6, minimum_salient=0.3)
+    assert new.sum(axis=1).tolist() == [2, 2, 2]
+
+
+HEADS = ["head", "model/lm_head/kernel", "classifier/kernel", "fc/weight", "logits"]
+BODY = ["header/kernel", "fc1/kernel", "attention/out/kernel", "hidden", "overhead/w"]
+
+
+@pytest.mark.parametrize(
+    ("path", "is_head"), [*((p, True) for p in HEADS), *((p, False) for p in BODY)]
+)
+def test_what_is_named_like_a_head_is_never_ablated(path, is_head):
+    assert bool(re.search(srigl.HEADS, path)) == is_head
 
 
 def test_bad_arguments_are_named():
