@@ -20,6 +20,7 @@ from sparsejax import recipes
 def get_config(argument: str | None = None) -> ConfigDict:
     """Builds the config; the only argument is ``digits``, the default."""
     config = recipes.mlp("sr_ste", argument)
+    config.initialization = "dense"
     config.method.sparsity = 0.5
     config.method.every = 1
     return config

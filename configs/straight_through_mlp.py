@@ -20,6 +20,7 @@ from sparsejax import recipes
 def get_config(argument: str | None = None) -> ConfigDict:
     """Builds the config; the only argument is ``digits``, the default."""
     config = recipes.mlp("straight_through", argument)
+    config.initialization = "dense"
     config.method.every = 1
     config.method.stop = None
     return config

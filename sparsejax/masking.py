@@ -273,10 +273,10 @@ def masked(
             by_path = dict(zip(paths, masks, strict=True))
             inner_state = restart_outside(by_path, inner_state, fresh)
         sparse_gradients = treedef.unflatten(zero_outside(gradients, masks))
-        steps, inner_state = inner.update(
+        result, inner_state = inner.update(
             sparse_gradients, inner_state, params, **extra
         )
-        steps = treedef.flatten_up_to(steps)
+        steps: list[Any] = treedef.flatten_up_to(result)
         state = state._replace(
             count=optax.safe_increment(state.count), inner=inner_state
         )
