@@ -5,7 +5,7 @@ Cost: 2,000 steps, under a minute on a 2-core CPU.
 Expected: not measured.
 
   python -m sparsejax.train --config=configs/ac_dc_mlp.py
-  python -m sparsejax.train --config=ac_dc_mlp --config.method.scope=layer
+  python -m sparsejax.train --config=ac_dc_mlp --config.method.scope=global
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     config.method.start = steps // 10
     config.method.every = steps // 20
     config.method.stop = steps * 17 // 20
+    config.method.scope = "layer"
     return config
 
 

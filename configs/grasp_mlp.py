@@ -18,7 +18,9 @@ from sparsejax import recipes
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Builds the config; the only argument is ``digits``, the default."""
-    return recipes.mlp("grasp", argument)
+    config = recipes.mlp("grasp", argument)
+    config.scoring_temperature = 200.0
+    return config
 
 
 def sweep() -> Iterator[dict[str, Any]]:

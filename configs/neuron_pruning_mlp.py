@@ -20,6 +20,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
     """Builds the config; the only argument is ``digits``, the default."""
     config = recipes.mlp("neuron_pruning", argument)
     config.method.sparsity = 0.5
+    config.method.where = "hidden.*/kernel"
     return config
 
 

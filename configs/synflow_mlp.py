@@ -18,7 +18,9 @@ from sparsejax import recipes
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Builds the config; the only argument is ``digits``, the default."""
-    return recipes.mlp("synflow", argument)
+    config = recipes.mlp("synflow", argument)
+    config.initialization = "dense"
+    return config
 
 
 def sweep() -> Iterator[dict[str, Any]]:

@@ -156,12 +156,13 @@ def replace(
     leaves, structure = leaves_of(move), move.structure
     counts = structure.measure(move.layers, move.masks)
     kept = keep(structure, leaves, fraction)
-    candidates = None
+    scores = [grow(leaf) for leaf in leaves]
     if not regrow_dropped:
         pairs = zip(kept, move.masks, strict=True)
         candidates = [stay | ~mask for stay, mask in pairs]
-    scores = [grow(leaf) for leaf in leaves]
-    return structure.select(move.layers, scores, counts, candidates, kept)
+        # Where there are too few of them, dropped weights fill up: the count is fixed.
+        kept = structure.select(move.layers, scores, counts, candidates, kept)
+    return structure.select(move.layers, scores, counts, None, kept)
 
 
 def prune(

@@ -70,7 +70,7 @@ def test_seed_is_the_run_of_the_command_line(study):
     """Replica ``i`` is what ``sparsejax.train --config.seed=i`` trains."""
     config = study.settings.configure("set", 0.95, 40)
     task = study.training.classify(config)
-    order = study.training._order(len(task.dataset.train), 128, 15, [3, 5])
+    order = study.training.batch_positions(len(task.dataset.train), 128, 15, [3, 5])
     batches = train_iterator(task.dataset, batch_size=128, seed=5)
     for positions, batch in zip(order[:, 1], batches, strict=False):
         labels = [task.dataset.train[position]["label"] for position in positions]

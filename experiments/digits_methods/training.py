@@ -46,8 +46,10 @@ def train(config: ConfigDict, seeds: Sequence[int]) -> list[Outcome]:
       ValueError: a parameter outside its mask is not zero.
     """
     task = classify(config)
-    examples = _arrays(task.dataset)
-    order = _order(len(task.dataset.train), config.data.batch_size, config.steps, seeds)
+    examples = arrays(task.dataset)
+    order = batch_positions(
+        len(task.dataset.train), config.data.batch_size, config.steps, seeds
+    )
 
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     axes = sj.replica_axes(jax.eval_shape(task.initialise, keys[0]))
@@ -73,14 +75,15 @@ def train(config: ConfigDict, seeds: Sequence[int]) -> list[Outcome]:
     return [Outcome(*outcome) for outcome in outcomes]
 
 
-def _arrays(dataset: Dataset) -> dict[str, Array]:
+def arrays(dataset: Dataset) -> dict[str, Array]:
+    """All training examples, transformed, as stacked arrays."""
     rng = np.random.default_rng(0)
     examples = [dataset.train_transform(example, rng) for example in dataset.train]
     stacked = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
     return jax.tree.map(jnp.asarray, stacked)
 
 
-def _order(
+def batch_positions(
     size: int, batch_size: int, steps: int, seeds: Sequence[int]
 ) -> Int[Array, "steps seeds batch"]:
     """The positions of the examples in the batches of `train_iterator`."""

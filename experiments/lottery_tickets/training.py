@@ -10,8 +10,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
 import sparsejax as sj
-from experiments.digits_methods.training import _arrays as arrays
-from experiments.digits_methods.training import _order as batch_positions
+from experiments.digits_methods.training import arrays, batch_positions
 from experiments.lottery_tickets.settings import Settings
 from sparsejax import recipes
 from sparsejax.data.pipeline import evaluation_batches

@@ -55,7 +55,7 @@ def rigl(
       drop_fraction: share of active weights dropped, a schedule over ``step / stop`` or
         a number; default ``cosine(0.3)``.
       regrow_dropped: whether just-dropped weights may be grown again, keeping value and
-        statistics, as in the authors' code.
+        statistics, as in the authors' code; else only where nothing else is left.
       **options: the common arguments, `sparsejax.options.Options`.
 
     Raises:

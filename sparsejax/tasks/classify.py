@@ -13,6 +13,7 @@ import sparsejax as sj
 from sparsejax import initialization
 from sparsejax.building import ConfigError, build
 from sparsejax.data.pipeline import check_batch_size
+from sparsejax.state import MaskedState
 from sparsejax.tasks import optimization
 from sparsejax.tasks.base import Metrics, Task, TrainState
 
@@ -105,7 +106,7 @@ def classify(config: Mapping[str, Any]) -> Task:
         return nnx.merge(graph, params, model_state)(inputs, train=False)
 
     def make_transformation(
-        seed: Any, model_state: PyTree
+        seed: Any, model_state: PyTree, **offered: Any
     ) -> optax.GradientTransformationExtraArgs:
         image = jnp.ones((1, *dataset.image_shape), jnp.float32)
         return build(
@@ -116,6 +117,7 @@ def classify(config: Mapping[str, Any]) -> Task:
             nested=_NESTED,
             seed=seed,
             network=lambda params: forward(params, model_state, image),
+            **offered,
         )
 
     # After the initialisation a method draws from the key in its state, not from its
@@ -126,13 +128,16 @@ def classify(config: Mapping[str, Any]) -> Task:
     def initialise(key: Key[Array, ""]) -> TrainState:
         model_key, mask_key, weight_key, state_key = jax.random.split(key, 4)
         _, params, model_state = _split(make_model(model_key))
-        seeded = make_transformation(mask_key, model_state)
-        optimizer_state = seeded.init(params)
+        optimizer_state = make_transformation(mask_key, model_state).init(params)
         if initialise_weights != "dense":
             masks = sj.masks(optimizer_state)
             params = _initialised(initialise_weights, params, masks, weight_key)
-            # Some optimizers keep a copy of the parameters: theirs, too, are these.
-            optimizer_state = seeded.init(params)
+            # Some optimizers keep a copy of the parameters: theirs, too, are these. The
+            # masks stay, even where they would follow from the weights.
+            keeps = isinstance(optimizer_state, MaskedState)
+            given = {"initial_masks": masks} if keeps else {}
+            again = make_transformation(mask_key, model_state, **given)
+            optimizer_state = again.init(params)
         params = sj.sparsify(params, optimizer_state)
         step = jnp.zeros((), jnp.int32)
         return TrainState(step, params, model_state, optimizer_state, state_key)

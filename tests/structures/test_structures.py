@@ -162,6 +162,37 @@ def test_topologies_move_within_their_family(name, method):
 
 @pytest.mark.usefixtures("implicit_promotion")
 @pytest.mark.parametrize("name", STRUCTURES)
+def test_without_regrowth_the_count_is_kept_where_candidates_run_out(name):
+    # Other positions are as many as weights, but not always where they are needed.
+    options = {"start": 0, "every": 1, "stop": 100, "drop_fraction": 0.9}
+    masks = history(build("rigl", name, regrow_dropped=False, **options), 3)
+    for now in masks:
+        assert_members(name, now)
+        for leaf, number in counts(now).items():
+            assert number.sum() * 2 == initial_params()[leaf].size
+
+
+def test_without_regrowth_a_dense_layer_keeps_its_count():
+    tx = sj.rigl(
+        optax.sgd(0.1),
+        sparsity=0.2,
+        start=0,
+        every=1,
+        stop=9,
+        drop_fraction=0.5,
+        regrow_dropped=False,
+    )
+    params = {"kernel": jnp.ones((4, 5))}
+    state = tx.init(params)
+    _, after = tx.update(params, state, sj.sparsify(params, state))
+    before, mask = sj.masks(state)["kernel"], sj.masks(after)["kernel"]
+    assert int(mask.sum()) == 16
+    # All that was free is taken first.
+    assert bool((before | mask).all())
+
+
+@pytest.mark.usefixtures("implicit_promotion")
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_gradual_pruning_ends_in_the_family(name):
     masks = history(build("magnitude", name, start=1, every=1, stop=5), 7)
     assert all(bool(mask.all()) for mask in masks[1].values())

@@ -87,3 +87,16 @@ def test_the_network_is_that_of_the_initialisation_on_ones(make):
 def test_a_bad_temperature_is_named(make):
     with pytest.raises(ConfigError, match="scoring_temperature = 0 is not positive"):
         make({"name": "dense"}, scoring_temperature=0)
+
+
+def test_weights_are_rescaled_by_the_masks_that_stay(make):
+    """Rescaled weights have other flows, which must not choose other masks."""
+    method = {"name": "synflow", "sparsity": 0.8, "iterations": 3}
+    states = [
+        make(method, initialization=how).initialise(jax.random.key(0))
+        for how in ("dense", "fan_in_corrected")
+    ]
+    masks = [sj.masks(state.optimizer_state) for state in states]
+    jax.tree.map(np.testing.assert_array_equal, *masks)
+    wanted = sj.fan_in_corrected(states[0].params, masks[0])
+    jax.tree.map(np.testing.assert_array_equal, states[1].params, wanted)
