@@ -69,7 +69,12 @@ class Dataset(NamedTuple):
 
 
 def train_iterator(
-    dataset: Dataset, *, batch_size: int, seed: int, worker_count: int = 0
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    worker_count: int = 0,
+    later: Mapping[int, Source] | None = None,
 ) -> grain.DatasetIterator[Batch]:
     """Iterates over training batches without end.
 
@@ -83,6 +88,9 @@ def train_iterator(
       seed: Determines shuffling and augmentation; not negative.
       worker_count: Processes that read and transform, each a few batches ahead; 0 reads
         in threads of this process. The batches are the same.
+      later: Epoch to the examples that are read from it on in place of
+        ``dataset.train``; nothing before it changes, so that the state of an iterator
+        without it fits.
 
     Returns:
       An iterator of ``{"image": float32 [batch, h, w, c], "label": int32 [batch]}``.
@@ -98,9 +106,11 @@ def train_iterator(
       >>> batch["image"].shape
       (4, 2, 2, 1)
     """
-    check_batch_size(dataset, batch_size)
+    sources = {0: dataset.train, **(later or {})}
+    for source in sources.values():
+        check_batch_size(dataset._replace(train=source), batch_size)
     return _iterate(
-        _TrainBatches(dataset, batch_size, seed),
+        _TrainBatches(sources, dataset.train_transform, batch_size, seed),
         worker_count,
         _bytes(dataset, batch_size),
     )
@@ -174,30 +184,45 @@ def _check_positive(batch_size: int) -> None:
 class _TrainBatches:
     """The batches of all epochs by their index, which alone determines them."""
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int):
-        self._examples = dataset.train
-        self._transform = dataset.train_transform
+    def __init__(
+        self,
+        sources: Mapping[int, Source],
+        transform: Callable[[Example, np.random.Generator], Example],
+        batch_size: int,
+        seed: int,
+    ):
+        self._transform = transform
         self._batch_size = batch_size
         self._seed = seed
-        self._batches_per_epoch = len(dataset.train) // batch_size
         self._epoch_and_order: tuple[int, Any] = (-1, None)
+        self._phases: list[tuple[int, int, Source]] = []
+        for epoch in sorted(sources):
+            first_batch = 0
+            if self._phases:
+                start, since, source = self._phases[-1]
+                first_batch = start + (epoch - since) * (len(source) // batch_size)
+            self._phases.append((first_batch, epoch, sources[epoch]))
 
     def __len__(self) -> int:
         return _ENDLESS
 
     def __getitem__(self, index: int) -> Batch:
-        epoch, position = divmod(index, self._batches_per_epoch)
+        first, since, source = next(
+            phase for phase in reversed(self._phases) if phase[0] <= index
+        )
+        epochs, position = divmod(index - first, len(source) // self._batch_size)
         start = position * self._batch_size
-        chosen = self._order(epoch)[start : start + self._batch_size]
+        order = self._order(since + epochs, len(source))
+        chosen = order[start : start + self._batch_size]
         rng = np.random.default_rng([self._seed, _AUGMENTATION, index])
-        return _stacked([self._transform(self._examples[int(i)], rng) for i in chosen])
+        return _stacked([self._transform(source[int(i)], rng) for i in chosen])
 
-    def _order(self, epoch: int) -> Int[np.ndarray, " examples"]:
+    def _order(self, epoch: int, size: int) -> Int[np.ndarray, " {size}"]:
         # Read once and replaced whole, so that threads in two epochs do not mix them.
         known_epoch, order = self._epoch_and_order
         if known_epoch != epoch:
             rng = np.random.default_rng([self._seed, _SHUFFLING, epoch])
-            order = rng.permutation(len(self._examples))
+            order = rng.permutation(size)
             self._epoch_and_order = (epoch, order)
         return order
 
