@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Unpack
 
+import jax.numpy as jnp
 import optax
 
 from sparsejax.card import Card
