@@ -18,7 +18,9 @@ from sparsejax import recipes
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Builds the config; the only argument is ``digits``, the default."""
-    return recipes.mlp("rigl", argument)
+    config = recipes.mlp("rigl", argument)
+    config.method.drop_fraction = {"name": "cosine", "initial": 0.3}
+    return config
 
 
 def sweep() -> Iterator[dict[str, Any]]:

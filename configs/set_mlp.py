@@ -19,7 +19,9 @@ from sparsejax import recipes
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Builds the config; the only argument is ``digits``, the default."""
-    return recipes.mlp("set", argument)
+    config = recipes.mlp("set", argument)
+    config.method.drop_fraction = {"name": "cosine", "initial": 0.3}
+    return config
 
 
 def sweep() -> Iterator[dict[str, Any]]:

@@ -22,7 +22,9 @@ from sparsejax import recipes
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Builds the config; the argument is ``digits``, the default, or ``imagenet``."""
-    return recipes.resnet50("set", argument)
+    config = recipes.resnet50("set", argument)
+    config.method.drop_fraction = {"name": "cosine", "initial": 0.3}
+    return config
 
 
 def sweep() -> Iterator[dict[str, Any]]:
