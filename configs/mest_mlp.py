@@ -18,7 +18,10 @@ from sparsejax import recipes
 
 def get_config(argument: str | None = None) -> ConfigDict:
     """Builds the config; the only argument is ``digits``, the default."""
-    return recipes.mlp("mest", argument)
+    config = recipes.mlp("mest", argument)
+    # Its first masks keep the largest weights: larger still, they would not train.
+    config.initialization = "dense"
+    return config
 
 
 def sweep() -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from sparsejax.state import Tracking, unpack
 __all__ = [
     "begin_tracking",
     "flatten",
+    "given_params",
     "land",
     "map_masked",
     "pick_masked",
@@ -38,6 +39,20 @@ def wider(first: Any, *others: Any) -> Any:
         for other in others:
             first = jnp.promote_types(first, other)
     return jnp.dtype(first)
+
+
+def given_params(params: PyTree | None) -> PyTree:
+    """The parameters that ``update`` was called with.
+
+    Raises:
+      ValueError: it was called without.
+    """
+    if params is None:
+        raise ValueError(
+            "params=None: a sparse method needs the parameters; call "
+            "tx.update(grads, state, params)"
+        )
+    return params
 
 
 def flatten(params: PyTree) -> tuple[list[str], list[Any], Any]:

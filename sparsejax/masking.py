@@ -17,19 +17,19 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from sparsejax.checks import check_choice, check_sparsity
-from sparsejax.distributions import Distribution, erk
+from sparsejax.checks import check_choice
+from sparsejax.distributions import Distribution
 from sparsejax.layers import (
     Layer,
     Layout,
     Where,
-    by_name,
     leaves_with_paths,
     matmul_weights,
 )
 from sparsejax.leaves import (
     begin_tracking,
     flatten,
+    given_params,
     land,
     map_masked,
     pick_masked,
@@ -37,11 +37,11 @@ from sparsejax.leaves import (
     reject_accumulation,
     zero_outside,
 )
-from sparsejax.planning import Plan, budget_arrays, plan_from_masks, plan_layers
+from sparsejax.planning import budget_arrays, planner
 from sparsejax.schedules import When
 from sparsejax.state import MaskedState, pack, unpack
 from sparsejax.statistics import restart_outside
-from sparsejax.structures import Structure, unstructured
+from sparsejax.structures import Structure
 
 __all__ = ["Initial", "Memory", "Move", "Rule", "masked"]
 
@@ -190,43 +190,31 @@ def masked(
     check_choice("on_move", on_move, ("hold", "step"))
     if not callable(initial):
         check_choice("initial", initial, ("random", "dense"))
-    if sparsity is not None:
-        check_sparsity("sparsity", sparsity)
-    elif initial_masks is None:
-        raise ValueError("sparsity=None needs `initial_masks`, whose counts it takes")
-    structure = structure or unstructured()
-    distribution = distribution or erk()
-    layout = layout or by_name()
+    plan = planner(
+        sparsity=sparsity,
+        where=where,
+        layout=layout,
+        distribution=distribution,
+        structure=structure,
+        initial_masks=initial_masks,
+        exact=initial == "random" and initial_sparsity is None,
+    )
     inner = optax.with_extra_args_support(inner)
     store = pack if packed else lambda mask: mask
-
-    def plan(params: PyTree) -> Plan:
-        if initial_masks is None:
-            assert sparsity is not None
-            return plan_layers(params, where, layout, sparsity, distribution, structure)
-        exact = initial == "random" and initial_sparsity is None
-        return plan_from_masks(
-            params, initial_masks, layout, sparsity, distribution, structure, exact
-        )
 
     def first_masks(params, layers, budgets, key, weights, params_with):
         if initial == "dense":
             return [jnp.ones(layer.shape, bool) for layer in layers]
         if callable(initial):
-            return initial(layers, budgets, structure, key, weights, params_with)
+            return initial(layers, budgets, plan.structure, key, weights, params_with)
         if initial_sparsity is not None:
             # A map of sparsities may have chosen fewer layers than `where`.
             chosen = {layer.path for layer in layers}
-            denser = plan_layers(
-                params,
-                lambda path, _: path in chosen,
-                layout,
-                initial_sparsity,
-                distribution,
-                structure,
+            denser = plan.within(
+                params, lambda path, _: path in chosen, initial_sparsity
             )
             budgets = denser.budgets
-        return random_masks(key, layers, budgets, structure)
+        return random_masks(key, layers, budgets, plan.structure)
 
     def init_fn(params: PyTree) -> MaskedState:
         layers, budgets = plan(params)
@@ -256,11 +244,7 @@ def masked(
     def update_fn(
         updates: PyTree, state: MaskedState, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, MaskedState]:
-        if params is None:
-            raise ValueError(
-                "params=None: a sparse method needs the parameters; call "
-                "tx.update(grads, state, params)"
-            )
+        params = given_params(params)
         paths, leaves, treedef = flatten(params)
         gradients = treedef.flatten_up_to(updates)
         masks = map_masked(unpack, treedef.flatten_up_to(state.masks))
@@ -302,7 +286,7 @@ def masked(
                 key=jax.random.fold_in(state.key, step),
                 layers=layers,
                 budgets=budget_arrays(layers, budgets),
-                structure=structure,
+                structure=plan.structure,
                 weights=pick_masked(masks, weights),
                 gradients=pick_masked(masks, gradients),
                 masks=pick_masked(masks, masks),

@@ -12,18 +12,20 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int, PyTree
 
-from sparsejax.distributions import Budget, Distribution, per_path
+from sparsejax.checks import check_sparsity
+from sparsejax.distributions import Budget, Distribution, erk, per_path
 from sparsejax.layers import (
     Layer,
     Layout,
     Where,
+    by_name,
     check_pattern,
     choose_layers,
     leaves_with_paths,
 )
-from sparsejax.structures import Structure
+from sparsejax.structures import Structure, unstructured
 
-__all__ = ["Plan", "budget_arrays", "plan_from_masks", "plan_layers"]
+__all__ = ["Plan", "Planner", "budget_arrays", "plan_layers", "planner"]
 
 
 class Plan(NamedTuple):
@@ -78,30 +80,90 @@ def plan_layers(
     return Plan(layers, structure.fit(layers, distribution(layers, sparsity)))
 
 
-def plan_from_masks(
-    params: PyTree,
-    masks: PyTree,
-    layout: Layout,
+class Planner(NamedTuple):
+    """A method's arguments that decide which weights it keeps; made by `planner`."""
+
+    sparsity: float | Mapping[str, float] | None
+    where: Where | None
+    layout: Layout
+    distribution: Distribution
+    structure: Structure
+    initial_masks: PyTree | None
+    exact: bool
+
+    def __call__(self, params: PyTree) -> Plan:
+        """The plan for these parameters."""
+        if self.initial_masks is not None:
+            return _plan_from_masks(self, params)
+        assert self.sparsity is not None
+        return self.within(params, self.where, self.sparsity)
+
+    def within(
+        self,
+        params: PyTree,
+        where: Where | None,
+        sparsity: float | Mapping[str, float],
+    ) -> Plan:
+        """A plan of the same kind for other leaves or another sparsity."""
+        return plan_layers(
+            params, where, self.layout, sparsity, self.distribution, self.structure
+        )
+
+
+def planner(
+    *,
     sparsity: float | Mapping[str, float] | None,
-    distribution: Distribution,
-    structure: Structure,
+    where: Where | None,
+    layout: Layout | None,
+    distribution: Distribution | None,
+    structure: Structure | None,
+    initial_masks: PyTree | None,
     exact: bool,
-) -> Plan:
-    """The plan of given masks: their leaves, and their counts if no sparsity is given.
+    budgeted: bool = True,
+) -> Planner:
+    """Checks a method's arguments, and fills in the defaults.
 
     Args:
-      params: the parameter tree.
-      masks: like params; bool arrays, None at dense leaves.
-      layout: roles of axes.
-      sparsity: to be reached by the method; None for the masks' own.
-      distribution: splits a number over the leaves.
-      structure: fits the counts to what its masks can have.
-      exact: whether the method keeps its count, so that masks and sparsity must agree.
+      sparsity: fraction of zeros, a map from path patterns to fractions, or None.
+      where: which leaves; None for none at all.
+      layout: roles of axes; default `by_name`.
+      distribution: splits the sparsity over the leaves; default `erk`.
+      structure: family of masks; default `unstructured`.
+      initial_masks: like params; bool arrays, None at dense leaves.
+      exact: whether the method keeps its count, so that ``initial_masks`` and
+        ``sparsity`` must agree.
+      budgeted: whether the method has a budget at all.
+
+    Raises:
+      ValueError: a sparsity out of range, or neither a sparsity nor masks.
+    """
+    if sparsity is not None:
+        check_sparsity("sparsity", sparsity)
+    elif initial_masks is None:
+        if budgeted:
+            raise ValueError(
+                "sparsity=None needs `initial_masks`, whose counts it takes"
+            )
+        sparsity = 0.0
+    return Planner(
+        sparsity,
+        where,
+        layout or by_name(),
+        distribution or erk(),
+        structure or unstructured(),
+        initial_masks,
+        exact,
+    )
+
+
+def _plan_from_masks(wanted: Planner, params: PyTree) -> Plan:
+    """The plan of given masks: their leaves, and their counts if no sparsity is given.
 
     Raises:
       ValueError: a mask of another shape or dtype than bool; counts that contradict
-        ``sparsity``.
+        the sparsity.
     """
+    masks, sparsity = wanted.initial_masks, wanted.sparsity
     treedef = jax.tree.structure(params)
     layers, given = [], []
     for (path, leaf), mask in zip(
@@ -115,22 +177,15 @@ def plan_from_masks(
                 f"be bool{tuple(leaf.shape)} like the parameter, or None"
             )
         shape = tuple(leaf.shape)
-        layers.append(Layer(path, shape, layout(path, shape)))
+        layers.append(Layer(path, shape, wanted.layout(path, shape)))
         given.append(mask)
     if not layers:
         raise ValueError("initial_masks has no mask: every leaf is None")
     if sparsity is None:
-        return Plan(layers, structure.measure(layers, given))
+        return Plan(layers, wanted.structure.measure(layers, given))
     chosen = {layer.path for layer in layers}
-    plan = plan_layers(
-        params,
-        lambda path, _: path in chosen,
-        layout,
-        sparsity,
-        distribution,
-        structure,
-    )
-    if exact and not any(isinstance(mask, Tracer) for mask in given):
+    plan = wanted.within(params, lambda path, _: path in chosen, sparsity)
+    if wanted.exact and not any(isinstance(mask, Tracer) for mask in given):
         active = sum(int(np.sum(np.asarray(mask))) for mask in given)
         budget = sum(sum(one) for one in plan.budgets)
         if active != budget:

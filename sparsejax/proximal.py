@@ -21,6 +21,7 @@ from sparsejax.layers import (
 from sparsejax.leaves import (
     begin_tracking,
     flatten,
+    given_params,
     land,
     map_masked,
     record_move,
@@ -99,11 +100,7 @@ def proximal(
     def update_fn(
         updates: PyTree, state: MaskedState, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, MaskedState]:
-        if params is None:
-            raise ValueError(
-                "params=None: a sparse method needs the parameters; call "
-                "tx.update(grads, state, params)"
-            )
+        params = given_params(params)
         paths, leaves, treedef = flatten(params)
         layers = layers_at(params, paths)
         steps, inner_state = inner.update(updates, state.inner, params, **extra)

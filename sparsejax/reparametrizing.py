@@ -16,12 +16,12 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
-from sparsejax.checks import check_sparsity
-from sparsejax.distributions import Distribution, erk
-from sparsejax.layers import Layout, Where, by_name, matmul_weights
+from sparsejax.distributions import Distribution
+from sparsejax.layers import Layout, Where, matmul_weights
 from sparsejax.leaves import (
     begin_tracking,
     flatten,
+    given_params,
     land,
     map_masked,
     pick_masked,
@@ -30,10 +30,10 @@ from sparsejax.leaves import (
     wider,
     zero_outside,
 )
-from sparsejax.planning import Plan, budget_arrays, plan_from_masks, plan_layers
+from sparsejax.planning import budget_arrays, planner
 from sparsejax.state import Design, ReparametrizedState, pack, unpack
 from sparsejax.statistics import restart_outside
-from sparsejax.structures import Structure, unstructured
+from sparsejax.structures import Structure
 from sparsejax.views import Snapshot, View, snapshot, view_values
 
 __all__ = ["reparametrized", "without_decay"]
@@ -95,24 +95,19 @@ def reparametrized(
       ValueError: at construction or ``init``, naming the argument, its value and the
         fix.
     """
-    if sparsity is not None:
-        check_sparsity("sparsity", sparsity)
-    elif view.budgeted and initial_masks is None:
-        raise ValueError("sparsity=None needs `initial_masks`, whose counts it takes")
-    structure = structure or unstructured()
-    distribution = distribution or erk()
-    layout = layout or by_name()
+    plan = planner(
+        sparsity=sparsity,
+        where=where,
+        layout=layout,
+        distribution=distribution,
+        structure=structure,
+        initial_masks=initial_masks,
+        exact=exact,
+        budgeted=view.budgeted,
+    )
     inner = optax.with_extra_args_support(inner)
     extra_optimizer = optax.with_extra_args_support(extra_optimizer or inner)
     store = pack if packed else lambda mask: mask
-
-    def plan(params: PyTree) -> Plan:
-        if initial_masks is not None:
-            return plan_from_masks(
-                params, initial_masks, layout, sparsity, distribution, structure, exact
-            )
-        share = 0.0 if sparsity is None else sparsity
-        return plan_layers(params, where, layout, share, distribution, structure)
 
     def current(step: Int[Array, ""]) -> dict[str, Array]:
         found = {name: value(step) for name, value in (values or {}).items()}
@@ -135,7 +130,7 @@ def reparametrized(
         step = jnp.zeros((), jnp.int32)
         now = Snapshot(
             layers=layers,
-            structure=structure,
+            structure=plan.structure,
             step=step,
             key=first_key,
             latents=latents,
@@ -165,7 +160,7 @@ def reparametrized(
             extra_inner=_first_extra_state(extra_optimizer, extra),
             memory=memory,
             values=now.values,
-            design=Design(view, tuple(layers), structure),
+            design=Design(view, tuple(layers), plan.structure),
             tracking=begin_tracking(stored, treedef, here) if track else None,
         )
 
@@ -175,11 +170,7 @@ def reparametrized(
         params: PyTree | None = None,
         **arguments: Any,
     ) -> tuple[PyTree, ReparametrizedState]:
-        if params is None:
-            raise ValueError(
-                "params=None: a sparse method needs the parameters; call "
-                "tx.update(grads, state, params)"
-            )
+        params = given_params(params)
         paths, leaves, treedef = flatten(params)
         here = map_masked(lambda _: True, treedef.flatten_up_to(state.latents))
         gradients = treedef.flatten_up_to(updates)

@@ -11,8 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sparsejax.checks import check_choice
 from sparsejax.layers import Layer
-from sparsejax.leaves import wider
-from sparsejax.masking import Memory, Move, Rule
+from sparsejax.masking import Move, Rule
 from sparsejax.schedules import Schedule
 from sparsejax.selection import top_k_mask
 from sparsejax.structures import Structure
@@ -32,8 +31,6 @@ __all__ = [
     "prune",
     "remaining_count",
     "replace",
-    "sum_of_gradients",
-    "summed_gradients",
     "uniform_random",
 ]
 
@@ -224,35 +221,6 @@ def exponential_count(
     share = (budget.astype(jnp.float32) / size) ** left
     count = jnp.maximum(jnp.round(size * share).astype(budget.dtype), budget)
     return jnp.where(left >= 1, budget, count)
-
-
-def sum_of_gradients(batches: int) -> Memory | None:
-    """Adds up the gradients of the first updates; None for one, which needs no sum.
-
-    Args:
-      batches: how many.
-    """
-    if batches == 1:
-        return None
-
-    def init(weights):
-        wide = [wider(weight.dtype, jnp.float32) for weight in weights]
-        pairs = zip(weights, wide, strict=True)
-        return [jnp.zeros_like(weight, dtype) for weight, dtype in pairs]
-
-    def update(memory, step, weights, gradients, masks):
-        del weights, masks
-        return [
-            jnp.where(step < batches, total + gradient.astype(total.dtype), total)
-            for total, gradient in zip(memory, gradients, strict=True)
-        ]
-
-    return Memory(init, update)
-
-
-def summed_gradients(move: Move) -> list[Float[Array, "..."]]:
-    """What `sum_of_gradients` added up; without it the gradients of this step."""
-    return move.gradients if move.memory is None else move.memory
 
 
 def check_scope(scope: str, structure: Structure | None) -> None:

@@ -27,8 +27,8 @@ FILES = {
     1: """checks distributions graph initialization layers schedules selection
         version""",
     2: """__init__ applying card inspection leaves masking options planning
-        proximal reparametrizing rewinding rules runtime_checks state statistics
-        views""",
+        proximal reparametrizing rewinding rules runtime_checks single_shot state
+        statistics views""",
     3: "extras",
     4: "building checkpoint cost health interruption metrics progress workdir",
     6: """configuration plot_style plots recipes report report_page report_style runs

@@ -18,6 +18,7 @@ FOLDER = ROOT / "experiments" / "digits_methods"
 def study(monkeypatch, data_dir):
     """The modules of the study, imported as from the root of a clone."""
     monkeypatch.syspath_prepend(str(ROOT))
+    from experiments import records
     from experiments.digits_methods import (
         __main__,
         orderings,
@@ -27,7 +28,7 @@ def study(monkeypatch, data_dir):
         training,
     )
 
-    modules = (orderings, results, settings, tables, training)
+    modules = (orderings, records, results, settings, tables, training)
     named = {module.__name__.rpartition(".")[2]: module for module in modules}
     return type("Study", (), {**named, "main": __main__})
 
@@ -35,7 +36,7 @@ def study(monkeypatch, data_dir):
 def test_command_trains_stores_and_goes_on(study, tmp_path, capsys, monkeypatch):
     small = ["--steps", "60", "--sparsities", "0.9", "--output", str(tmp_path)]
     study.main.main([*small, "--seeds", "2", "--methods", "dense", "rigl"])
-    rows = study.results.read(tmp_path / "results.csv")
+    rows = study.records.read(tmp_path / "results.csv", study.results.Row)
     assert [row[:5] for row in rows] == [
         ("dense", 0.0, 60, 0, 25_856),
         ("dense", 0.0, 60, 1, 25_856),
@@ -63,7 +64,7 @@ def test_command_trains_stores_and_goes_on(study, tmp_path, capsys, monkeypatch)
     study.main.main([*small, "--seeds", "3", "--methods", "rigl"])
     assert trained == [("rigl", [2])]
     assert "already in" in capsys.readouterr().out
-    assert study.results.read(tmp_path / "results.csv")[:4] == rows
+    assert study.records.read(tmp_path / "results.csv", study.results.Row)[:4] == rows
 
 
 def test_seed_is_the_run_of_the_command_line(study):
@@ -93,9 +94,9 @@ def test_seed_is_the_run_of_the_command_line(study):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--seeds", "0"], "--seeds 0"),
-        (["--steps", "3"], "--steps 3"),
-        (["--sparsities", "0.9", "1"], "--sparsities 1:"),
+        (["--seeds", "0"], "--seeds: 0"),
+        (["--steps", "3"], "--steps: 3"),
+        (["--sparsities", "0.9", "1"], "--sparsities: 1:"),
         (["--methods", "rigle"], "'rigle'"),
     ],
 )
@@ -112,7 +113,7 @@ def test_interval_is_students(study):
     low, high = stats.t.interval(
         0.95, 2, loc=cell.mean, scale=stats.sem(cell.accuracies)
     )
-    np.testing.assert_allclose(2 * cell.half_width, high - low)
+    np.testing.assert_allclose(2 * cell.interval.half_width, high - low)
     assert cell.mean == 93.0
 
 
@@ -120,12 +121,12 @@ def test_file_with_other_columns_is_refused(study, tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="delete it or choose another --output"):
-        study.results.read(path)
+        study.records.read(path, study.results.Row)
 
 
 def test_stored_numbers_agree(study):
     """results.csv, table.md and the README tell the same, for all that is promised."""
-    rows = study.results.read(FOLDER / "results.csv")
+    rows = study.records.read(FOLDER / "results.csv", study.results.Row)
     cells = study.tables.cells([row for row in rows if row.seed < 10])
     expected = {("dense", 0.0, 25_856)} | {
         (method, sparsity, active)

@@ -148,10 +148,10 @@ def test_pruning_keeps_the_largest_of_each_layer(study):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--seeds", "0"], "--seeds 0"),
-        (["--rounds", "0"], "--rounds 0"),
+        (["--seeds", "0"], "--seeds: 0"),
+        (["--rounds", "0"], "--rounds: 0"),
         (["--rewind-step", "400"], "--rewind-step 400"),
-        (["--output-fraction", "1"], "--output-fraction 1:"),
+        (["--output-fraction", "1"], "--output-fraction: 1:"),
     ],
 )
 def test_bad_options_are_named(study, tmp_path, capsys, arguments, named):

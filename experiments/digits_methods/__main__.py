@@ -8,7 +8,8 @@ import pathlib
 import time
 from collections.abc import Sequence
 
-from experiments.digits_methods import plot, results, tables
+from experiments import command_line, records
+from experiments.digits_methods import plot, tables
 from experiments.digits_methods.orderings import orderings_table
 from experiments.digits_methods.results import Row
 from experiments.digits_methods.settings import SETTINGS, SPARSITIES, configure
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "results.csv"
-    rows = results.read(path)
+    rows = records.read(path, Row)
     wanted = [
         (method, sparsity)
         for method in options.methods
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             Row(method, sparsity, options.steps, seed, outcome.active, outcome.accuracy)
             for seed, outcome in zip(seeds, outcomes, strict=True)
         ]
-        results.write(path, rows)
+        records.write(path, rows)
         mean = sum(outcome.accuracy for outcome in outcomes) / len(outcomes)
         seconds = time.monotonic() - began
         print(f"{name}: accuracy {100 * mean:.1f} % ({seconds:.0f} s)", flush=True)
@@ -95,43 +96,28 @@ def _sparsities(method: str, asked: Sequence[float] | None) -> tuple[float, ...]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.digits_methods", description=__doc__
+    parser = command_line.parser("digits_methods", __doc__, seeds=10)
+    parser.add_argument(
+        "--steps",
+        type=command_line.at_least(20, ", which leave time to move masks"),
+        default=2_000,
+        help="training steps",
     )
-    parser.add_argument("--seeds", type=int, default=10, help="networks per cell")
-    parser.add_argument("--steps", type=int, default=2_000, help="training steps")
     parser.add_argument(
         "--methods",
         nargs="+",
         choices=tuple(SETTINGS),
         default=tuple(SETTINGS),
         metavar="SETTING",
-        help=f"some of: {', '.join(SETTINGS)} (default: all)",
+        help="which lines of the table",
     )
     parser.add_argument(
         "--sparsities",
         nargs="+",
-        type=float,
+        type=command_line.share,
         help="in place of 0.9 0.95 0.98; 0.5 for 2:4 settings",
     )
-    parser.add_argument(
-        "--output",
-        type=pathlib.Path,
-        default=pathlib.Path("runs/digits_methods"),
-        help="folder of results.csv, table.md and plot.png",
-    )
-    options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds {options.seeds}: at least 1 is needed")
-    if options.steps < 20:
-        parser.error(f"--steps {options.steps}: at least 20 leave time to move masks")
-    for sparsity in options.sparsities or ():
-        if not 0 < sparsity < 1:
-            parser.error(
-                f"--sparsities {sparsity:g}: not between 0 and 1; 0.9 leaves a tenth "
-                "of the weights, and the method dense leaves all"
-            )
-    return options
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def _draw_sparse(
 
 
 def _ends(cell: Cell) -> tuple[float, float]:
-    half = float(np.nan_to_num(cell.half_width))
+    half = float(np.nan_to_num(cell.interval.half_width))
     return _cut(cell.mean - half), _cut(cell.mean + half)
 
 

@@ -4,11 +4,11 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from scipy import stats
 
 from experiments.digits_methods.results import Row
 from experiments.digits_methods.settings import SETTINGS
+from experiments.records import Interval, interval
 
 
 class Cell(NamedTuple):
@@ -29,16 +29,12 @@ class Cell(NamedTuple):
     @property
     def mean(self) -> float:
         """Mean accuracy in percent."""
-        return float(np.mean(self.accuracies))
+        return self.interval.mean
 
     @property
-    def half_width(self) -> float:
-        """Half of the 95 % interval of the mean, by Student's t; percent."""
-        count = len(self.accuracies)
-        if count < 2:
-            return float("nan")
-        error = np.std(self.accuracies, ddof=1) / np.sqrt(count)
-        return float(stats.t.ppf(0.975, count - 1) * error)
+    def interval(self) -> Interval:
+        """The mean, and half of its 95 % interval."""
+        return interval(self.accuracies)
 
 
 def cells(rows: Sequence[Row]) -> list[Cell]:
@@ -82,7 +78,7 @@ def accuracy_table(found: Sequence[Cell]) -> str:
     lines = [["method", *heads]]
     for method in dict.fromkeys(cell.method for cell in found):
         places = [by_place.get((method, sparsity)) for sparsity in columns]
-        shown = [_interval(cell) if cell else "" for cell in places]
+        shown = [str(cell.interval) if cell else "" for cell in places]
         lines.append([SETTINGS[method].title, *shown])
     return markdown(lines)
 
@@ -110,10 +106,6 @@ def neighbour_table(found: Sequence[Cell]) -> str:
             ]
         )
     return markdown(lines)
-
-
-def _interval(cell: Cell) -> str:
-    return f"{cell.mean:.1f} ± {cell.half_width:.1f}"
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

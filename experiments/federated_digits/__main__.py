@@ -4,11 +4,10 @@ Finished federations are kept in results.csv and not run again.
 """
 
 import argparse
-import pathlib
 import time
 from collections.abc import Sequence
 
-from experiments import records
+from experiments import command_line, records
 from experiments.federated_digits import plot, tables
 from experiments.federated_digits.federation import Setting, federate
 from experiments.federated_digits.tables import Row
@@ -50,24 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.federated_digits", description=__doc__
-    )
-    parser.add_argument("--seeds", type=int, default=5, help="federations per line")
-    parser.add_argument("--rounds", type=int, default=40, help="of averaging")
+    parser = command_line.parser("federated_digits", __doc__, seeds=5)
     parser.add_argument(
-        "--sparsities", nargs="+", type=float, default=(0.8, 0.9, 0.95, 0.98)
+        "--rounds", type=command_line.at_least(1), default=40, help="of averaging"
     )
     parser.add_argument(
-        "--output",
-        type=pathlib.Path,
-        default=pathlib.Path("runs/federated_digits"),
-        help="folder of results.csv, table.md and plot.png",
+        "--sparsities",
+        nargs="+",
+        type=command_line.share,
+        default=(0.8, 0.9, 0.95, 0.98),
+        help="of the masks",
     )
-    options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds {options.seeds}: at least 1 is needed")
-    return options
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ Finished cells are kept in results.csv and not trained again.
 
 import argparse
 import itertools
-import pathlib
 import time
 from collections.abc import Sequence
 
-from experiments import records
+from experiments import command_line, records
 from experiments.digits_methods.training import train
 from experiments.growth_safe import plot, tables
 from experiments.growth_safe.settings import (
@@ -70,31 +69,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.growth_safe", description=__doc__
-    )
-    parser.add_argument("--seeds", type=int, default=10, help="networks per cell")
-    parser.add_argument("--steps", type=int, default=2_000, help="training steps")
+    parser = command_line.parser("growth_safe", __doc__, seeds=10)
     parser.add_argument(
-        "--every", nargs="+", type=int, default=(10, 50), help="steps between moves"
+        "--steps",
+        type=command_line.at_least(20, ", which leave time to move masks"),
+        default=2_000,
+        help="training steps",
+    )
+    parser.add_argument(
+        "--every",
+        nargs="+",
+        type=command_line.at_least(2, ", or nothing trains between moves"),
+        default=(10, 50),
+        help="steps between moves",
     )
     parser.add_argument(
         "--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS)
     )
-    parser.add_argument("--sparsities", nargs="+", type=float, default=(0.98,))
+    parser.add_argument(
+        "--sparsities", nargs="+", type=command_line.share, default=(0.98,)
+    )
     parser.add_argument(
         "--learning-rates", nargs="+", type=float, default=(3e-3,), help="their peaks"
     )
-    parser.add_argument(
-        "--output",
-        type=pathlib.Path,
-        default=pathlib.Path("runs/growth_safe"),
-        help="folder of results.csv, table.md and plot.png",
-    )
-    options = parser.parse_args(arguments)
-    if options.seeds < 1:
-        parser.error(f"--seeds {options.seeds}: at least 1 is needed")
-    return options
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

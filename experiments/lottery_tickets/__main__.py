@@ -4,10 +4,9 @@ Finished rounds are kept in the output folder and not trained again.
 """
 
 import argparse
-import pathlib
 from collections.abc import Sequence
 
-from experiments import records
+from experiments import command_line, records
 from experiments.lottery_tickets import plot, tables
 from experiments.lottery_tickets.rounds import study
 from experiments.lottery_tickets.settings import Row, Settings, check_folder
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.fraction,
         options.output_fraction,
     )
-    _check(parser, settings, options.rounds)
+    _check(parser, settings)
     options.output.mkdir(parents=True, exist_ok=True)
     try:
         check_folder(options.output, settings)
@@ -49,43 +48,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.lottery_tickets", description=__doc__
-    )
-    parser.add_argument("--rounds", type=int, default=16, help="prunings")
-    parser.add_argument("--seeds", type=int, default=10, help="networks per branch")
-    parser.add_argument("--steps", type=int, default=400, help="steps of a training")
-    parser.add_argument("--rewind-step", type=int, default=20, help="step to rewind to")
+    parser = command_line.parser("lottery_tickets", __doc__, seeds=10)
+    positive = command_line.at_least(1)
+    parser.add_argument("--rounds", type=positive, default=16, help="prunings")
     parser.add_argument(
-        "--fraction", type=float, default=0.2, help="share that a round removes"
+        "--steps", type=positive, default=400, help="steps of a training"
     )
     parser.add_argument(
-        "--output-fraction", type=float, default=0.1, help="of the output layer"
+        "--rewind-step",
+        type=command_line.at_least(0),
+        default=20,
+        help="step to rewind to",
     )
     parser.add_argument(
-        "--output",
-        type=pathlib.Path,
-        default=pathlib.Path("runs/lottery_tickets"),
-        help="folder of rounds, results.csv, table.md and plot.png",
+        "--fraction",
+        type=command_line.share,
+        default=0.2,
+        help="share that a round removes",
+    )
+    parser.add_argument(
+        "--output-fraction",
+        type=command_line.share,
+        default=0.1,
+        help="the same of the output layer",
     )
     return parser
 
 
-def _check(parser: argparse.ArgumentParser, settings: Settings, rounds: int) -> None:
-    if settings.seeds < 1:
-        parser.error(f"--seeds {settings.seeds}: at least 1 is needed")
-    if rounds < 1:
-        parser.error(f"--rounds {rounds}: at least 1 is needed")
-    if not 0 <= settings.rewind_step < settings.steps:
+def _check(parser: argparse.ArgumentParser, settings: Settings) -> None:
+    if settings.rewind_step >= settings.steps:
         parser.error(
-            f"--rewind-step {settings.rewind_step}: not between 0 and --steps "
+            f"--rewind-step {settings.rewind_step}: not below --steps "
             f"{settings.steps}, after which nothing would be trained"
         )
-    for name in ("fraction", "output_fraction"):
-        value = getattr(settings, name)
-        if not 0 < value < 1:
-            option = "--" + name.replace("_", "-")
-            parser.error(f"{option} {value:g}: not between 0 and 1; 0.2 is usual")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,10 @@ import optax
 from jaxtyping import Array
 
 from sparsejax.card import Card
-from sparsejax.checks import check_step
-from sparsejax.masking import Move, masked
+from sparsejax.masking import Move
 from sparsejax.options import Options, method
-from sparsejax.rules import (
-    Leaf,
-    check_scope,
-    prune,
-    sum_of_gradients,
-)
-from sparsejax.runtime_checks import check_signal, check_weights_remain, is_silent
-from sparsejax.schedules import at, constant
+from sparsejax.rules import Leaf
+from sparsejax.single_shot import single_shot
 
 __all__ = ["grasp"]
 
@@ -94,35 +87,25 @@ def grasp(
       gradient flow", ICLR 2020. Deviations: the authors' code takes ``H`` over all
       batches of ``g``, and draws the weights of linear layers anew for scoring.
     """
-    check_step("batches", batches, least=1)
-    check_scope(scope, options.get("structure"))
-    by_score = prune(score=_preserved_flow, schedule=constant(1.0), scope=scope)
 
-    def rule(move: Move) -> list[Array]:
+    def signals(move: Move) -> dict[str, list[Array]]:
         found = move.gradients_at(move.weights) if batches == 1 else move.memory
         gradients = [
             gradient.astype(weight.dtype)
             for weight, gradient in zip(move.weights, found, strict=True)
         ]
         _, products = jax.jvp(move.gradients_at, (move.weights,), (gradients,))
-        for values, what in (
-            (gradients, "the gradient"),
-            (products, "the product of Hessian and gradient"),
-        ):
-            pairs = zip(move.layers, values, strict=True)
-            check_signal(move.layers, [is_silent(*pair) for pair in pairs], what)
-        masks = by_score(move._replace(gradients=products))
-        check_weights_remain(move.layers, masks)
-        return masks
+        return {
+            "the gradient": gradients,
+            "the product of Hessian and gradient": products,
+        }
 
-    return masked(
+    return single_shot(
         inner,
-        rule=rule,
-        when=at(batches - 1),
-        initial="dense",
-        on_move="hold",
-        hold_before=batches - 1,
-        memory=sum_of_gradients(batches),
+        signals=signals,
+        score=_preserved_flow,
+        batches=batches,
+        scope=scope,
         sparsity=sparsity,
         **options,
     )

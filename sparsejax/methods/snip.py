@@ -10,18 +10,9 @@ import optax
 from jaxtyping import Array
 
 from sparsejax.card import Card
-from sparsejax.checks import check_step
-from sparsejax.masking import Move, masked
 from sparsejax.options import Options, method
-from sparsejax.rules import (
-    Leaf,
-    check_scope,
-    prune,
-    sum_of_gradients,
-    summed_gradients,
-)
-from sparsejax.runtime_checks import check_signal, check_weights_remain, is_silent
-from sparsejax.schedules import at, constant
+from sparsejax.rules import Leaf
+from sparsejax.single_shot import single_shot, summed_gradients
 
 __all__ = ["snip"]
 
@@ -80,26 +71,12 @@ def snip(
       ICLR 2019. Deviations: the gradient is that of training (the authors' code scores
       in inference mode), weights are not drawn anew for scoring, biases are not pruned.
     """
-    check_step("batches", batches, least=1)
-    check_scope(scope, options.get("structure"))
-    by_score = prune(score=_sensitivity, schedule=constant(1.0), scope=scope)
-
-    def rule(move: Move) -> list[Array]:
-        gradients = summed_gradients(move)
-        silent = [is_silent(*pair) for pair in zip(move.layers, gradients, strict=True)]
-        check_signal(move.layers, silent, "the gradient")
-        masks = by_score(move._replace(gradients=gradients))
-        check_weights_remain(move.layers, masks)
-        return masks
-
-    return masked(
+    return single_shot(
         inner,
-        rule=rule,
-        when=at(batches - 1),
-        initial="dense",
-        on_move="hold",
-        hold_before=batches - 1,
-        memory=sum_of_gradients(batches),
+        signals=lambda move: {"the gradient": summed_gradients(move)},
+        score=_sensitivity,
+        batches=batches,
+        scope=scope,
         sparsity=sparsity,
         **options,
     )
