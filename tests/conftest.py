@@ -22,6 +22,9 @@ import pytest
 
 TESTS = pathlib.Path(__file__).parent
 
+# Their assertions, too, are to say what was compared.
+pytest.register_assert_rewrite("common_table", "wrappers")
+
 # Before the package is imported: every call in the library checks its annotations.
 # The name of the package itself would stand for all modules in it.
 jaxtyping.install_import_hook(
