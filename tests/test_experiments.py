@@ -1,5 +1,6 @@
 """The studies of experiments/: their commands in small, and their stored numbers."""
 
+import importlib
 import pathlib
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 from scipy import stats
 
 import sparsejax as sj
+from sparsejax import configuration
 from sparsejax.data.pipeline import evaluation_batches, train_iterator
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -117,6 +119,19 @@ def test_interval_is_students(study):
     assert cell.mean == 93.0
 
 
+def test_cells_that_miss_the_budget_say_so(study):
+    rows = [
+        study.results.Row(method, 0.9, 10, seed, active, 0.5)
+        for method, active in (("set", 10), ("rigl", 10), ("srigl", 8))
+        for seed in range(2)
+    ]
+    rows[-1] = rows[-1]._replace(active=9)
+    head, _, *lines = study.tables.accuracy_table(study.tables.cells(rows)).splitlines()
+    assert "90 % (10 weights)" in head
+    assert [line.count("(") for line in lines] == [0, 0, 1]
+    assert "(8.5)" in lines[-1]
+
+
 def test_file_with_other_columns_is_refused(study, tmp_path):
     path = tmp_path / "results.csv"
     path.write_text("a,b\n1,2\n")
@@ -128,12 +143,20 @@ def test_stored_numbers_agree(study):
     """results.csv, table.md and the README tell the same, for all that is promised."""
     rows = study.records.read(FOLDER / "results.csv", study.results.Row)
     cells = study.tables.cells([row for row in rows if row.seed < 10])
-    expected = {("dense", 0.0, 25_856)} | {
-        (method, sparsity, active)
-        for method in ("static", "set", "rigl", "magnitude")
-        for sparsity, active in ((0.9, 2_586), (0.95, 1_293), (0.98, 517))
-    }
-    assert {cell[:3] for cell in cells} == expected
+    settings = study.settings.SETTINGS
+    assert [cell[:2] for cell in cells if cell.method in settings] == [
+        (name, sparsity)
+        for name, setting in settings.items()
+        for sparsity in setting.sparsities
+    ]
+    budgets = {0.0: 25_856, 0.9: 2_586, 0.95: 1_293, 0.98: 517}
+    for cell in cells:
+        name = configuration.load(settings[cell.method].config).method.name
+        card = importlib.import_module(f"sparsejax.methods.{name}").CARD
+        # The sparsity of neuron pruning is a share of the neurons.
+        exact = card.budget != "bounded" and name != "neuron_pruning"
+        if exact and cell.sparsity in budgets:
+            assert cell.active == budgets[cell.sparsity], cell[:3]
     assert all(len(cell.accuracies) == 10 for cell in cells)
     assert {row.steps for row in rows} == {2_000}
 

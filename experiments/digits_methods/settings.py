@@ -55,6 +55,7 @@ SETTINGS = {
     "srigl_whole": Setting(
         "SRigL without ablation", "srigl_mlp", fixed(ablation=False)
     ),
+    "dsr": Setting("DSR", "dsr_mlp"),
     "snfs": Setting("SNFS", "snfs_mlp"),
     "mest": Setting("MEST (EM)", "mest_mlp"),
     "mest_soft": Setting("MEST (EM&S)", "mest_mlp", fixed(soft_memory_bound=True)),
@@ -67,7 +68,9 @@ SETTINGS = {
     "ac_dc": Setting("AC/DC", "ac_dc_mlp"),
     "straight_through": Setting("straight-through", "straight_through_mlp"),
     "top_kast": Setting("Top-KAST", "top_kast_mlp"),
+    "soft_top_k": Setting("soft top-k", "soft_top_k_mlp"),
     "dynadiag": Setting("DynaDiag", "dynadiag_mlp"),
+    "neuron_pruning": Setting("neuron pruning", "neuron_pruning_mlp"),
     "one_shot_2_4": Setting(
         "one-shot magnitude, 2:4", "magnitude_mlp", _two_of_four, (0.5,)
     ),

@@ -1,6 +1,7 @@
 """Means with intervals, and tests between neighbours, as Markdown."""
 
 import itertools
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,13 +18,13 @@ class Cell(NamedTuple):
     Attributes:
       method: name of a setting.
       sparsity: share of the weights that are zero; 0 for ``dense``.
-      active: weights that are left; the same in every seed.
+      active: weights that are left, the mean over the seeds.
       accuracies: in percent, one per seed.
     """
 
     method: str
     sparsity: float
-    active: int
+    active: float
     accuracies: tuple[float, ...]
 
     @property
@@ -42,27 +43,23 @@ def cells(rows: Sequence[Row]) -> list[Cell]:
 
     Args:
       rows: all of the same number of steps.
-
-    Raises:
-      ValueError: the seeds of a cell have different numbers of weights.
     """
     groups: dict[tuple[str, float], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.method, row.sparsity), []).append(row)
     found = []
     for (method, sparsity), group in groups.items():
-        active = {row.active for row in group}
-        if len(active) > 1:
-            raise ValueError(
-                f"{method} at {sparsity}: seeds have {sorted(active)} weights"
-            )
+        active = statistics.mean(row.active for row in group)
         accuracies = tuple(100 * row.accuracy for row in group)
-        found.append(Cell(method, sparsity, active.pop(), accuracies))
+        found.append(Cell(method, sparsity, active, accuracies))
     return found
 
 
 def accuracy_table(found: Sequence[Cell]) -> str:
     """Test accuracy, a line per method and a column per sparsity.
+
+    A column's head has the number of weights that most of its methods have; the others
+    say how many they have.
 
     Args:
       found: the cells to show.
@@ -70,17 +67,24 @@ def accuracy_table(found: Sequence[Cell]) -> str:
     Returns:
       A Markdown table.
     """
-    columns = {}
-    for cell in sorted(found, key=lambda cell: cell.sparsity):
-        columns.setdefault(cell.sparsity, cell.active)
+    columns = {
+        sparsity: statistics.mode(c.active for c in found if c.sparsity == sparsity)
+        for sparsity in sorted({cell.sparsity for cell in found})
+    }
     by_place = {(cell.method, cell.sparsity): cell for cell in found}
-    heads = [f"{100 * s:g} % ({active:,} weights)" for s, active in columns.items()]
+    heads = [f"{100 * s:g} % ({active:,.0f} weights)" for s, active in columns.items()]
     lines = [["method", *heads]]
     for method in dict.fromkeys(cell.method for cell in found):
-        places = [by_place.get((method, sparsity)) for sparsity in columns]
-        shown = [str(cell.interval) if cell else "" for cell in places]
-        lines.append([SETTINGS[method].title, *shown])
+        places = [(by_place.get((method, s)), active) for s, active in columns.items()]
+        lines.append([SETTINGS[method].title, *[_shown(*place) for place in places]])
     return markdown(lines)
+
+
+def _shown(cell: Cell | None, active: float) -> str:
+    if cell is None:
+        return ""
+    own = "" if cell.active == active else f" ({round(cell.active, 1):,})"
+    return f"{cell.interval}{own}"
 
 
 def neighbour_table(found: Sequence[Cell]) -> str:

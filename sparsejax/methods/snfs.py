@@ -7,9 +7,9 @@ from typing import Unpack
 
 import jax.numpy as jnp
 import optax
-from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
+from sparsejax.allocation import redistributed
 from sparsejax.card import Card
 from sparsejax.checks import check_fraction
 from sparsejax.layers import Layer
@@ -17,7 +17,6 @@ from sparsejax.masking import Memory, Move, masked
 from sparsejax.options import Options, method
 from sparsejax.rules import keep_largest, leaves_of, magnitude
 from sparsejax.schedules import Schedule, as_schedule, cosine, periodic
-from sparsejax.selection import top_k_mask
 from sparsejax.structures.base import active_count
 
 __all__ = ["snfs"]
@@ -117,7 +116,10 @@ def snfs(
         kept = keep_largest(magnitude)(structure, leaves_of(move), share)
         counts = structure.measure(layers, move.masks)
         if redistribute:
-            counts = _redistributed(layers, counts, kept, move.masks, move.memory)
+            rows = zip(layers, move.memory, move.masks, strict=True)
+            counts = redistributed(
+                layers, counts, kept, [_mean_active(*r) for r in rows]
+            )
         scores = [jnp.abs(average) for average in move.memory]
         return structure.select(layers, scores, counts, None, kept)
 
@@ -132,69 +134,7 @@ def snfs(
     )
 
 
-def _redistributed(layers, counts, kept, masks, averages) -> list[Int[Array, "..."]]:
-    """New numbers of weights; stacked layers count as layers."""
-    staying = [active_count(*pair) for pair in zip(layers, kept, strict=True)]
-    strength = [
-        _mean_active(layer, average, mask)
-        for layer, average, mask in zip(layers, averages, masks, strict=True)
-    ]
-    room = [
-        layer.size // layer.slices - count
-        for layer, count in zip(layers, staying, strict=True)
-    ]
-    dropped = [before - now for before, now in zip(counts, staying, strict=True)]
-
-    def flat(values):
-        return jnp.concatenate([value.reshape(-1) for value in values])
-
-    grown = allocate(flat(dropped).sum(), flat(strength), flat(room))
-    sizes = [layer.slices for layer in layers]
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    return [
-        now + grown[end - size : end].reshape(now.shape)
-        for now, size, end in zip(staying, sizes, ends, strict=True)
-    ]
-
-
 def _mean_active(layer: Layer, average: Array, mask: Array) -> Float[Array, "..."]:
     axes = tuple(range(len(layer.spec.stacked), len(layer.shape)))
     total = jnp.where(mask, jnp.abs(average), 0).sum(axes)
     return total / jnp.maximum(active_count(layer, mask), 1).astype(jnp.float32)
-
-
-def allocate(
-    total: Int[Array, ""], strength: Float[Array, " n"], room: Int[Array, " n"]
-) -> Int[Array, " n"]:
-    """Splits a number in proportion to strengths, no share above its room, exactly.
-
-    What a full place cannot take is split among the others, in the same proportion; the
-    remainder of rounding down goes to the strongest with room, one each. If all rooms
-    together are too small, they are filled.
-
-    Example:
-      >>> allocate(jnp.array(10), jnp.array([3.0, 1.0, 1.0]), jnp.array([4, 9, 9]))
-      Array([4, 3, 3], dtype=int32)
-    """
-    largest = jnp.maximum(strength.max(), jnp.finfo(jnp.float32).tiny)
-    # Places without any strength only take what all others cannot.
-    relative = jnp.maximum(strength / largest, 1e-9)
-
-    def left(shares):
-        return total - shares.sum(dtype=jnp.int32)
-
-    def fill(carry):
-        shares, _ = carry
-        weights = jnp.where(shares < room, relative, 0)
-        part = left(shares).astype(jnp.float32)
-        part = part * (weights / jnp.maximum(weights.sum(), 1e-9))
-        # Whole parts stay whole, and no rounding makes their sum more than is left.
-        whole = jnp.floor(part * (1 - 1e-6) + 1e-4).astype(jnp.int32)
-        after = jnp.minimum(shares + whole, room)
-        return after, jnp.any(after != shares)
-
-    start = jnp.zeros_like(room), jnp.array(True)
-    shares, _ = lax.while_loop(lambda carry: carry[1], fill, start)
-    # Now less than one each is left.
-    has_room = shares < room
-    return shares + top_k_mask(relative, left(shares), where=has_room).astype(jnp.int32)
