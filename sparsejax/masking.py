@@ -37,7 +37,7 @@ from sparsejax.leaves import (
     reject_accumulation,
     zero_outside,
 )
-from sparsejax.planning import budget_arrays, planner
+from sparsejax.planning import budget_arrays, check_members, planner
 from sparsejax.schedules import When
 from sparsejax.state import MaskedState, pack, unpack
 from sparsejax.statistics import restart_outside
@@ -223,6 +223,8 @@ def masked(
         paths, leaves, treedef = flatten(params)
         if initial_masks is not None:
             masks = treedef.flatten_up_to(initial_masks)
+            given = [mask for mask in masks if mask is not None]
+            check_members(plan.structure, layers, given)
         else:
             chosen = [layer.path for layer in layers]
             here = [path in chosen for path in paths]

@@ -25,7 +25,14 @@ from sparsejax.layers import (
 )
 from sparsejax.structures import Structure, unstructured
 
-__all__ = ["Plan", "Planner", "budget_arrays", "plan_layers", "planner"]
+__all__ = [
+    "Plan",
+    "Planner",
+    "budget_arrays",
+    "check_members",
+    "plan_layers",
+    "planner",
+]
 
 
 class Plan(NamedTuple):
@@ -185,7 +192,7 @@ def _plan_from_masks(wanted: Planner, params: PyTree) -> Plan:
         return Plan(layers, wanted.structure.measure(layers, given))
     chosen = {layer.path for layer in layers}
     plan = wanted.within(params, lambda path, _: path in chosen, sparsity)
-    if wanted.exact and not any(isinstance(mask, Tracer) for mask in given):
+    if wanted.exact and not _traced(given):
         active = sum(int(np.sum(np.asarray(mask))) for mask in given)
         budget = sum(sum(one) for one in plan.budgets)
         if active != budget:
@@ -194,3 +201,35 @@ def _plan_from_masks(wanted: Planner, params: PyTree) -> Plan:
                 f"{budget}; pass sparsity=None to take the masks' own counts"
             )
     return plan
+
+
+def check_members(
+    structure: Structure, layers: Sequence[Layer], masks: Sequence[Any]
+) -> None:
+    """Raises for a mask that the structure, asked for that very mask, cannot give.
+
+    Args:
+      structure: family of masks.
+      layers: the sparsified leaves.
+      masks: theirs; traced ones are taken on trust.
+
+    Raises:
+      ValueError: a mask is no member of the family.
+    """
+    if not structure.strict or _traced(masks):
+        return
+    with jax.ensure_compile_time_eval():
+        given = [jnp.asarray(mask) for mask in masks]
+        scores = [mask.astype(jnp.float32) for mask in given]
+        nearest = structure.select(layers, scores, structure.measure(layers, given))
+        for layer, mask, member in zip(layers, given, nearest, strict=True):
+            if not np.array_equal(mask, member):
+                raise ValueError(
+                    f"initial_masks at {layer.path} is no mask of structure="
+                    f"{structure.name}; pass masks of that structure, or another "
+                    "`structure` (unstructured takes any)"
+                )
+
+
+def _traced(masks: Sequence[Any]) -> bool:
+    return any(isinstance(mask, Tracer) for mask in masks)

@@ -228,3 +228,29 @@ def test_errors_name_argument_value_and_fix(params, message):
 def test_unknown_method_is_an_attribute_error():
     with pytest.raises(AttributeError, match="nomethod"):
         sj.nomethod  # noqa: B018
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_initial_masks_have_to_be_of_the_structure(params, jit):
+    def init(structure, masks):
+        tx = sj.rigl(
+            optax.sgd(0.1),
+            sparsity=None,
+            every=1,
+            stop=9,
+            structure=structure,
+            initial_masks=masks,
+        )
+        return (jax.jit(tx.init) if jit else tx.init)(params)
+
+    loose = sj.masks(sj.static(optax.sgd(0.1), sparsity=0.5).init(params))
+    of_groups = sj.static(optax.sgd(0.1), sparsity=0.475, structure=sj.n_m(2, 4))
+    masks = sj.masks(of_groups.init(params))
+    init(None, loose)
+    jax.tree.map(
+        np.testing.assert_array_equal, sj.masks(init(sj.n_m(2, 4), masks)), masks
+    )
+    with pytest.raises(ValueError, match=r"initial_masks at body/kernel is no mask of"):
+        init(sj.n_m(2, 4), loose)
+    with pytest.raises(ValueError, match="structure=fan-in"):
+        init(sj.fan_in(), loose)

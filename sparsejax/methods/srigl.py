@@ -147,7 +147,7 @@ def srigl(
         when=periodic(every, start=start, stop=stop),
         on_move="step",
         sparsity=sparsity,
-        structure=layout._replace(fit=_unrounded(layout, protected)),
+        structure=layout._replace(fit=_unrounded(layout, protected), strict=False),
         **options,  # pyright: ignore[reportCallIssue]
     )
 

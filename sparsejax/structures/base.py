@@ -41,6 +41,8 @@ class Structure(NamedTuple):
         as the masks have.
       fit: ``(layers, budgets) -> budgets``: the nearest exact counts that members of
         the family have; raises where there are none.
+      strict: whether masks from outside are checked to be members. SRigL brings
+        others into its layout at its moves.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Structure(NamedTuple):
     thin: Callable[..., list[Bool[Array, "..."]]]
     measure: Callable[..., list[Int[Array, "..."]]]
     fit: Callable[[Sequence[Layer], Sequence[Budget]], list[Budget]]
+    strict: bool = True
 
 
 def active_count(layer: Layer, mask: Bool[Array, "..."]) -> Int[Array, "..."]:

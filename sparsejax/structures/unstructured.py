@@ -43,4 +43,6 @@ def unstructured() -> Structure:
     def fit(layers, budgets):
         return list(budgets)
 
-    return Structure("unstructured", select, thin_unstructured, measure, fit)
+    return Structure(
+        "unstructured", select, thin_unstructured, measure, fit, strict=False
+    )

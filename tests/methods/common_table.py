@@ -22,7 +22,8 @@ def network(params):
     for kernel in params["blocks"]["kernel"]:
         hidden = jnp.concatenate([hidden[:2], hidden @ kernel])
     head = params["head"]
-    if isinstance(head["kernel"], optax.MaskedNode):
+    hidden_leaves = (head, head["kernel"]) if isinstance(head, dict) else (head,)
+    if any(isinstance(leaf, optax.MaskedNode) for leaf in hidden_leaves):
         return hidden
     return jnp.concatenate([hidden, hidden]) @ head["kernel"] + head["bias"]
 
