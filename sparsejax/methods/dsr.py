@@ -14,6 +14,7 @@ from sparsejax.card import Card
 from sparsejax.masking import Move, masked
 from sparsejax.options import Options, method_without
 from sparsejax.rules import leaves_of, magnitude, uniform_random
+from sparsejax.runtime_checks import check_weights_remain
 from sparsejax.schedules import Schedule, as_schedule, periodic
 from sparsejax.selection import top_k_mask
 from sparsejax.structures.base import active_count
@@ -97,7 +98,9 @@ def dsr(
         strength = [count.astype(jnp.float32) for count in staying]
         counts = redistributed(layers, counts, kept, strength)
         order = [uniform_random(leaf) for leaf in leaves]
-        return move.structure.select(layers, order, counts, None, kept)
+        masks = move.structure.select(layers, order, counts, None, kept)
+        check_weights_remain(layers, masks)
+        return masks
 
     return masked(
         inner,

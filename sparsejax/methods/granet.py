@@ -22,6 +22,7 @@ from sparsejax.rules import (
     remaining_count,
     replace,
 )
+from sparsejax.runtime_checks import check_weights_remain
 from sparsejax.schedules import Schedule, as_schedule, cosine, cubic, periodic
 from sparsejax.selection import top_k_mask
 
@@ -126,6 +127,7 @@ def granet(
         total = remaining_count(share, jnp.maximum(first, final), final)
         scores = [jnp.abs(weight) for weight in move.weights]
         pruned = top_k_mask(scores, total, where=move.masks)
+        check_weights_remain(move.layers, pruned)
         keep = keep_largest(magnitude, round_up=True)
         return replace(
             move._replace(masks=pruned),

@@ -56,7 +56,8 @@ def magnitude(
       schedule: share of the final zeros as a function of the phase from 0 to 1; default
         `cubic`.
       scope: "layer" keeps each layer's budget; "global" ranks all weights together, so
-        that only the total is fixed.
+        that only the total is fixed; a layer of small weights may lose them all, as
+        `sparsejax.summary` shows.
       **options: the common arguments, `sparsejax.options.Options`.
 
     Raises:
