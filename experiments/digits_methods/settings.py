@@ -61,6 +61,7 @@ SETTINGS = {
     "mest_soft": Setting("MEST (EM&S)", "mest_mlp", fixed(soft_memory_bound=True)),
     "granet": Setting("GraNet", "granet_mlp"),
     "cht": Setting("CHT", "cht_mlp"),
+    "chts": Setting("CHTs", "cht_mlp", fixed(removal="sampled", growth="sampled")),
     "snip": Setting("SNIP", "snip_mlp"),
     "grasp": Setting("GraSP", "grasp_mlp"),
     "synflow": Setting("SynFlow", "synflow_mlp"),
