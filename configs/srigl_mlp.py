@@ -2,7 +2,7 @@
 
 Paper: Lasby et al., 2024, "Dynamic sparse training with structured sparsity".
 Cost: 2,000 steps, under a minute on a 2-core CPU.
-Expected: not measured.
+Expected: 95.8 % of the 360 test images at 95 % sparsity: seed 0, measured on a CPU.
 
   python -m sparsejax.train --config=configs/srigl_mlp.py
   python -m sparsejax.train --config=srigl_mlp --config.method.sparsity=0.98

@@ -69,6 +69,7 @@ SETTINGS = {
     "ac_dc": Setting("AC/DC", "ac_dc_mlp"),
     "straight_through": Setting("straight-through", "straight_through_mlp"),
     "top_kast": Setting("Top-KAST", "top_kast_mlp"),
+    "autosparse": Setting("AutoSparse, top-k", "autosparse_mlp"),
     "soft_top_k": Setting("soft top-k", "soft_top_k_mlp"),
     "dynadiag": Setting("DynaDiag", "dynadiag_mlp"),
     "neuron_pruning": Setting("neuron pruning", "neuron_pruning_mlp"),
