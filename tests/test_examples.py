@@ -9,7 +9,8 @@ import pytest
 import sparsejax as sj
 
 FOLDER = pathlib.Path(__file__).parent.parent / "examples"
-EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.py"))
+OTHERS = {"data_efficient_mest"}
+EXAMPLES = sorted({path.stem for path in FOLDER.glob("*.py")} - OTHERS)
 # ERK at 90 %: 1,894 of 18,944 weights, in proportion to 64 + 256 and 256 + 10.
 COUNTS = [(860, 2_560), (1_034, 16_384)]
 FANS = {16_384: (64, 256), 2_560: (256, 10)}
@@ -50,3 +51,14 @@ def test_learns_with_exact_counts(name, capsys):
         assert (*found,) == fans
         assert f"{'x'.join(map(str, shape))} " in printed
     assert variables["__doc__"].startswith("RigL in ")
+
+
+def test_data_efficient_training_drops_what_is_never_forgotten(capsys):
+    variables = runpy.run_path(str(FOLDER / "data_efficient_mest.py"))
+    printed = capsys.readouterr().out
+    accuracy = re.search(r"^test accuracy (\d\.\d+)$", printed, re.MULTILINE)
+    assert float(accuracy[1]) > 0.93
+    assert len(variables["fewer"].train) == 1_437 - 400
+    dropped = sorted({*range(1_437)} - {*variables["kept"].tolist()})
+    assert variables["counts"][dropped].max() <= variables["counts"].mean()
+    assert re.search(r"^masked +947 +9,472 ", printed, re.MULTILINE)
