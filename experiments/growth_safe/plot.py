@@ -57,5 +57,6 @@ def _draw(axes: Any, rows: Sequence[Row]) -> None:
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("test accuracy in %")
+    axes.set_ylabel("method, sparsity, move every, rate", labelpad=8)
     plot_style.titles(axes, "Test accuracy on the digits", "95 % intervals")
     plot_style.legend(axes)
