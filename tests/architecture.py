@@ -15,6 +15,7 @@ LIBRARY_LAYER = 2
 
 FOLDERS = {
     "structures": 1,
+    "kernels": 1,
     "methods": 2,
     "optim": 2,
     "pruning": 2,

@@ -13,7 +13,7 @@ import zipfile
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SOURCES = ("configs", "docs", "examples", "sparsejax", "tests")
+SOURCES = ("configs", "docs", "examples", "kernels", "sparsejax", "tests")
 CONFIGS = {file.name for file in (ROOT / "configs").glob("*.py")}
 
 # Runs a module as if some libraries were not installed.
@@ -45,7 +45,7 @@ def distributions(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributions")
     copy = folder / "copy"
     for name in SOURCES:
-        ignored = shutil.ignore_patterns("__pycache__")
+        ignored = shutil.ignore_patterns("__pycache__", "*.so")
         shutil.copytree(ROOT / name, copy / name, ignore=ignored)
     for file in ROOT.iterdir():
         if file.is_file():
@@ -67,8 +67,9 @@ def unpacked(distributions, tmp_path_factory):
 
 def test_the_wheel_has_all_modules_and_configs_and_nothing_else(unpacked):
     package = {
-        str(file.relative_to(ROOT))
-        for file in (ROOT / "sparsejax").rglob("*")
+        str(file.relative_to(root))
+        for root, name in ((ROOT, "sparsejax"), (ROOT / "kernels", "sparsejax_kernels"))
+        for file in (root / name).rglob("*")
         if file.suffix == ".py" or file.name == "py.typed"
     }
     configs = {f"sparsejax/configs/{name}" for name in CONFIGS}
@@ -78,7 +79,10 @@ def test_the_wheel_has_all_modules_and_configs_and_nothing_else(unpacked):
         for file in unpacked.rglob("*")
         if file.is_file() and not file.is_relative_to(information)
     }
-    assert found == package | configs
+    # Without a compiler there is none, and everything else is the same.
+    native = {name for name in found if name.startswith("sparsejax_kernels/_native")}
+    assert len(native) == (shutil.which("c++") is not None)
+    assert found - native == package | configs
     assert "sparsejax/py.typed" in found
     assert (information / "licenses" / "LICENSE").is_file()
 
@@ -91,6 +95,8 @@ def test_the_source_distribution_has_what_the_tests_need(distributions):
     assert expected <= names
     assert "tests/conftest.py" in names
     assert "sparsejax/py.typed" in names
+    assert "kernels/sparsejax_kernels/cpu/handlers.cc" in names
+    assert "kernels/sparsejax_kernels/cpu/table.h" in names
 
 
 def test_the_base_install_is_four_packages(unpacked):
@@ -116,6 +122,20 @@ def test_a_wheel_finds_its_configs_outside_of_the_checkout(unpacked, tmp_path):
     printed = run(sys.executable, "-c", script, cwd=tmp_path, env=environment).split()
     assert printed[0] == str(unpacked / "sparsejax" / "__init__.py")
     assert {f"{name}.py" for name in printed[1:]} == CONFIGS
+
+
+def test_the_kernels_of_a_wheel_run(unpacked, tmp_path):
+    script = (
+        "import sparsejax_kernels as k, jax.numpy as jnp; print(k.__file__); "
+        "w = k.FanIn.fromdense(jnp.eye(3), jnp.eye(3) > 0); "
+        "print(k.native.why_not(), *k.matmul(jnp.arange(3.0), w).tolist())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    printed = run(sys.executable, "-c", script, cwd=tmp_path, env=environment)
+    assert printed.startswith(str(unpacked / "sparsejax_kernels"))
+    assert printed.endswith("0.0 1.0 2.0\n")
+    if shutil.which("c++"):
+        assert "None 0.0" in printed
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,192 @@
+// The operations on fan-in weights: how the work is cut up and which kernel does it.
+#ifndef SPARSEJAX_KERNELS_FAN_IN_H_
+#define SPARSEJAX_KERNELS_FAN_IN_H_
+
+#include <cstring>
+#include <vector>
+
+#include "parallel.h"
+#include "table.h"
+
+namespace sparsejax_kernels {
+
+// Below this many multiply-adds waking another thread costs more than it brings.
+constexpr i64 kWorthAThread = 60000;
+
+template <class Index>
+const Kernels<Index>& kernels_of(const Table& table);
+template <>
+inline const Kernels<u16>& kernels_of(const Table& table) {
+  return table.small;
+}
+template <>
+inline const Kernels<i32>& kernels_of(const Table& table) {
+  return table.large;
+}
+
+// Measured: on Zen 4 single loads bring twice as many elements a second as gathers.
+inline bool slow_gathers() {
+#if defined(SPARSEJAX_KERNELS_X86)
+  static const bool slow = !__builtin_cpu_is("intel");
+  return slow;
+#else
+  return true;
+#endif
+}
+
+inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
+
+// Packs a batch of x into a panel that ends with the row of zeros which padding reads.
+inline void pack_panel(const Table& table, const float* x, i64 columns, i64 batch,
+                       int width, float* panel) {
+  table.pack(x, columns, batch, width, panel, 0, columns);
+  std::memset(panel + columns * width, 0, width * sizeof(float));
+}
+
+// y[b, r] = sum over the entries of row r, for x[batch, rows.limit] and all rows.
+template <class Index>
+bool multiply(const Table& table, xla::ffi::ThreadPool& pool, const float* x,
+              i64 batch, const Rows<Index>& rows, Epilogue epilogue, float* y,
+              i64 outputs) {
+  const auto& kernels = kernels_of<Index>(table);
+  const i64 inputs = rows.limit;
+  i64 threads = std::max<i64>(1, pool.num_threads());
+  if (rows.entries * batch < kWorthAThread) threads = 1;
+  std::atomic<bool> fine{true};
+
+  if (batch <= 2 && !rows.starts) {
+    const i64 stride = inputs + 1;
+    float* padded = scratch(0, batch * stride);
+    for (i64 b = 0; b < batch; ++b) {
+      std::memcpy(padded + b * stride, x + b * inputs, inputs * sizeof(float));
+      padded[b * stride + inputs] = 0;
+    }
+    const auto gather = slow_gathers() ? kernels.collect : kernels.gather;
+    const i64 parts = threads == 1 ? 1 : 2 * threads;
+    const i64 size = ceil_div(ceil_div(outputs, parts), 16) * 16;
+    parallel_for(pool, ceil_div(outputs, size), threads, [&](i64 part) {
+      if (!gather(padded, stride, batch, rows, epilogue, y, outputs, part * size,
+                  std::min(outputs, (part + 1) * size)))
+        fine = false;
+    });
+    return fine;
+  }
+
+  int width = 8;
+  if (batch > 8) {
+    width = batch >= 32 * threads ? 32 : 16;
+    // What one core's second cache holds besides the weights.
+    if (batch >= 64 * threads && inputs <= 1536) width = 64;
+    width = std::min(width, table.widest);
+  }
+  const i64 panels = ceil_div(batch, width);
+  const i64 panel_size = (inputs + 1) * width;
+  if (panels >= threads) {
+    // A panel belongs to one task from end to end: nothing moves between caches.
+    parallel_for(pool, panels, threads, [&](i64 p) {
+      float* panel = scratch(0, panel_size);
+      const i64 begin = p * width, size = std::min<i64>(width, batch - begin);
+      pack_panel(table, x + begin * inputs, inputs, size, width, panel);
+      if (!kernels.panel(panel, width, rows, epilogue, size, y + begin * outputs,
+                         outputs, 0, outputs))
+        fine = false;
+    });
+    return fine;
+  }
+  float* packed = scratch(0, panels * panel_size);
+  const i64 cut = inputs * width < 16384 ? 1 : threads;
+  const i64 columns = ceil_div(ceil_div(inputs, cut), 16) * 16;
+  const i64 cuts = ceil_div(inputs, columns);
+  parallel_for(pool, panels * cuts, threads, [&](i64 task) {
+    const i64 p = task / cuts, begin = p * width, first = task % cuts * columns;
+    float* panel = packed + p * panel_size;
+    table.pack(x + begin * inputs, inputs, std::min<i64>(width, batch - begin), width,
+               panel, first, std::min(inputs, first + columns));
+    if (first == 0) std::memset(panel + inputs * width, 0, width * sizeof(float));
+  });
+  const i64 parts = threads == 1 ? 1 : ceil_div(4 * threads, panels);
+  const i64 size = ceil_div(ceil_div(outputs, parts), 16) * 16;
+  const i64 pieces = ceil_div(outputs, size);
+  parallel_for(pool, panels * pieces, threads, [&](i64 task) {
+    const i64 p = task / pieces, begin = p * width, first = task % pieces * size;
+    if (!kernels.panel(packed + p * panel_size, width, rows, epilogue,
+                       std::min<i64>(width, batch - begin), y + begin * outputs,
+                       outputs, first, std::min(outputs, first + size)))
+      fine = false;
+  });
+  return fine;
+}
+
+// gradient[o, j] = sum over b of cotangent[b, o] * x[b, indices[o, j]].
+template <class Index>
+bool sample_products(const Table& table, xla::ffi::ThreadPool& pool,
+                     const float* cotangent, const float* x, i64 batch, i64 inputs,
+                     i64 outputs, const Index* indices, i64 length, float* gradient) {
+  const auto& kernels = kernels_of<Index>(table);
+  const i64 entries = outputs * length;
+  i64 threads = std::max<i64>(1, pool.num_threads());
+  if (entries * batch < kWorthAThread) threads = 1;
+  int width = batch >= 64 * threads ? 64 : batch >= 32 * threads ? 32 : 16;
+  if (width == 64 && inputs > 1536) width = 32;
+  width = std::min(width, table.widest);
+  const i64 panels = ceil_div(batch, width);
+  // Everybody sums its own batches into memory of its own; the sums are added at the end.
+  const i64 groups = std::min({threads, panels, kMostThreads});
+  float* partial = groups > 1 ? scratch(3, (groups - 1) * entries) : nullptr;
+  std::atomic<bool> fine{true};
+  parallel_for(pool, groups, threads, [&](i64 group) {
+    float* inputs_panel = scratch(1, (inputs + 1) * width);
+    float* outputs_panel = scratch(2, (outputs + 1) * width);
+    float* sum = group == 0 ? gradient : partial + (group - 1) * entries;
+    const i64 first = panels * group / groups;
+    for (i64 p = first; p < panels * (group + 1) / groups; ++p) {
+      const i64 begin = p * width, size = std::min<i64>(width, batch - begin);
+      pack_panel(table, x + begin * inputs, inputs, size, width, inputs_panel);
+      pack_panel(table, cotangent + begin * outputs, outputs, size, width,
+                 outputs_panel);
+      if (!kernels.sample(outputs_panel, inputs_panel, width, indices, length, inputs,
+                          p > first, sum, 0, outputs)) {
+        fine = false;
+        return;
+      }
+    }
+  });
+  if (groups > 1) {
+    const i64 size = ceil_div(ceil_div(entries, threads), 1024) * 1024;
+    parallel_for(pool, ceil_div(entries, size), threads, [&](i64 part) {
+      const i64 last = std::min(entries, (part + 1) * size);
+      for (i64 group = 0; group < groups - 1; ++group) {
+        const float* add = partial + group * entries;
+        for (i64 e = part * size; e < last; ++e) gradient[e] += add[e];
+      }
+    });
+  }
+  return fine;
+}
+
+// Groups the entries by input: a counting sort, whose order within an input is stable.
+template <class Index, class Row>
+bool transpose_index(const Index* indices, i64 outputs, i64 length, i64 inputs,
+                     i32* starts, Row* rows, i32* positions) {
+  const i64 entries = outputs * length;
+  std::vector<i32> next(inputs + 2, 0);
+  for (i64 e = 0; e < entries; ++e) {
+    const uint32_t index = static_cast<uint32_t>(indices[e]);
+    if (index > static_cast<uint32_t>(inputs)) return false;
+    ++next[index + 1];
+  }
+  for (i64 i = 0; i <= inputs; ++i) next[i + 1] += next[i];
+  for (i64 i = 0; i <= inputs; ++i) starts[i] = next[i];
+  for (i64 o = 0, e = 0; o < outputs; ++o) {
+    for (i64 k = 0; k < length; ++k, ++e) {
+      const i32 place = next[indices[e]]++;
+      rows[place] = static_cast<Row>(o);
+      positions[place] = static_cast<i32>(e);
+    }
+  }
+  return true;
+}
+
+}  // namespace sparsejax_kernels
+
+#endif  // SPARSEJAX_KERNELS_FAN_IN_H_

@@ -1,0 +1,204 @@
+// What XLA calls: checks shapes, picks the instruction set and the type of the indices.
+#include <vector>
+
+#include "fan_in.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace sparsejax_kernels {
+namespace {
+
+namespace ffi = xla::ffi;
+using Floats = ffi::Buffer<ffi::F32>;
+using FloatResult = ffi::ResultBuffer<ffi::F32>;
+using Integers = ffi::Buffer<ffi::S32>;
+using IntegerResult = ffi::ResultBuffer<ffi::S32>;
+
+// 0 takes the best that this processor has; 2 to 4 are x86-64-v2 to v4.
+const Table& table_of(i64 level) {
+#if defined(SPARSEJAX_KERNELS_X86)
+  static const i64 best = [] {
+    __builtin_cpu_init();
+    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi2");
+    const bool v4 =
+        v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return v4 ? 4 : v3 ? 3 : 2;
+  }();
+  const i64 chosen = level == 0 ? best : std::min(level, best);
+  if (chosen >= 4) return avx512_table;
+  if (chosen == 3) return avx2_table;
+#endif
+  return portable_table;
+}
+
+ffi::Error out_of_range() {
+  return ffi::Error::InvalidArgument(
+      "an index of a compressed weight is out of range; build the weight by "
+      "fromdense(weights, mask), or check it where it is concrete");
+}
+
+ffi::Error wrong_shapes() {
+  return ffi::Error::InvalidArgument(
+      "shapes or types of a compressed weight and its operands do not fit");
+}
+
+template <class Body>
+ffi::Error by_index_type(ffi::DataType type, Body&& body) {
+  if (type == ffi::U16) return body(u16{});
+  if (type == ffi::S32) return body(i32{});
+  return wrong_shapes();
+}
+
+bool is_matrix(ffi::Span<const int64_t> shape, i64 rows, i64 columns) {
+  return shape.size() == 2 && shape[0] == rows && shape[1] == columns;
+}
+
+ffi::Error forward(ffi::ThreadPool pool, i64 level, bool relu, Floats x, Floats values,
+                   ffi::AnyBuffer indices, Floats bias, FloatResult y) {
+  if (x.dimensions().size() != 2 || values.dimensions().size() != 2)
+    return wrong_shapes();
+  const i64 batch = x.dimensions()[0], inputs = x.dimensions()[1];
+  const i64 outputs = values.dimensions()[0], length = values.dimensions()[1];
+  const i64 biases = bias.element_count();
+  if (!is_matrix(indices.dimensions(), outputs, length) ||
+      !is_matrix(y->dimensions(), batch, outputs) || (biases && biases != outputs))
+    return wrong_shapes();
+  return by_index_type(indices.element_type(), [&](auto type) {
+    using Index = decltype(type);
+    const Rows<Index> rows = {values.typed_data(),
+                              reinterpret_cast<const Index*>(indices.untyped_data()),
+                              nullptr,
+                              nullptr,
+                              length,
+                              outputs * length,
+                              inputs};
+    const Epilogue epilogue = {biases ? bias.typed_data() : nullptr, relu};
+    return multiply(table_of(level), pool, x.typed_data(), batch, rows, epilogue,
+                    y->typed_data(), outputs)
+               ? ffi::Error::Success()
+               : out_of_range();
+  });
+}
+
+ffi::Error input_gradient(ffi::ThreadPool pool, i64 level, Floats cotangent,
+                          Floats values, Integers starts, ffi::AnyBuffer outputs_of,
+                          Integers positions, FloatResult gradient) {
+  if (cotangent.dimensions().size() != 2 || gradient->dimensions().size() != 2)
+    return wrong_shapes();
+  const i64 batch = cotangent.dimensions()[0], outputs = cotangent.dimensions()[1];
+  const i64 inputs = gradient->dimensions()[1];
+  const i64 entries = values.element_count();
+  if (gradient->dimensions()[0] != batch ||
+      static_cast<i64>(starts.element_count()) != inputs + 1 ||
+      static_cast<i64>(outputs_of.element_count()) != entries ||
+      static_cast<i64>(positions.element_count()) != entries)
+    return wrong_shapes();
+  return by_index_type(outputs_of.element_type(), [&](auto type) {
+    using Index = decltype(type);
+    const Rows<Index> rows = {values.typed_data(),
+                              reinterpret_cast<const Index*>(outputs_of.untyped_data()),
+                              starts.typed_data(),
+                              positions.typed_data(),
+                              0,
+                              entries,
+                              outputs};
+    return multiply(table_of(level), pool, cotangent.typed_data(), batch, rows,
+                    Epilogue{nullptr, false}, gradient->typed_data(), inputs)
+               ? ffi::Error::Success()
+               : out_of_range();
+  });
+}
+
+ffi::Error value_gradient(ffi::ThreadPool pool, i64 level, Floats cotangent, Floats x,
+                          ffi::AnyBuffer indices, FloatResult gradient) {
+  if (cotangent.dimensions().size() != 2 || x.dimensions().size() != 2 ||
+      indices.dimensions().size() != 2)
+    return wrong_shapes();
+  const i64 batch = x.dimensions()[0], inputs = x.dimensions()[1];
+  const i64 outputs = indices.dimensions()[0], length = indices.dimensions()[1];
+  if (!is_matrix(cotangent.dimensions(), batch, outputs) ||
+      !is_matrix(gradient->dimensions(), outputs, length))
+    return wrong_shapes();
+  return by_index_type(indices.element_type(), [&](auto type) {
+    using Index = decltype(type);
+    return sample_products(table_of(level), pool, cotangent.typed_data(),
+                           x.typed_data(), batch, inputs, outputs,
+                           reinterpret_cast<const Index*>(indices.untyped_data()),
+                           length, gradient->typed_data())
+               ? ffi::Error::Success()
+               : out_of_range();
+  });
+}
+
+ffi::Error transpose(ffi::AnyBuffer indices, IntegerResult starts,
+                     ffi::Result<ffi::AnyBuffer> outputs_of, IntegerResult positions) {
+  if (indices.dimensions().size() != 2) return wrong_shapes();
+  const i64 outputs = indices.dimensions()[0], length = indices.dimensions()[1];
+  const i64 inputs = static_cast<i64>(starts->element_count()) - 1;
+  if (inputs < 0 || static_cast<i64>(positions->element_count()) != outputs * length ||
+      static_cast<i64>(outputs_of->element_count()) != outputs * length)
+    return wrong_shapes();
+  return by_index_type(indices.element_type(), [&](auto index) {
+    using Index = decltype(index);
+    return by_index_type(outputs_of->element_type(), [&](auto row) {
+      using Row = decltype(row);
+      return transpose_index(reinterpret_cast<const Index*>(indices.untyped_data()),
+                             outputs, length, inputs, starts->typed_data(),
+                             reinterpret_cast<Row*>(outputs_of->untyped_data()),
+                             positions->typed_data())
+                 ? ffi::Error::Success()
+                 : out_of_range();
+    });
+  });
+}
+
+}  // namespace
+}  // namespace sparsejax_kernels
+
+extern "C" __attribute__((visibility("default"))) const char*
+sparsejax_kernels_built_with() {
+  return SPARSEJAX_KERNELS_JAXLIB;
+}
+
+using xla::ffi::AnyBuffer;
+using xla::ffi::Buffer;
+using xla::ffi::Ffi;
+using xla::ffi::ThreadPool;
+constexpr auto kFloat = xla::ffi::F32;
+constexpr auto kInteger = xla::ffi::S32;
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fan_in_forward, sparsejax_kernels::forward,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Attr<int64_t>("level")
+                                  .Attr<bool>("relu")
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Ret<Buffer<kFloat>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fan_in_input_gradient, sparsejax_kernels::input_gradient,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Attr<int64_t>("level")
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kInteger>>()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<Buffer<kInteger>>()
+                                  .Ret<Buffer<kFloat>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fan_in_value_gradient, sparsejax_kernels::value_gradient,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Attr<int64_t>("level")
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<AnyBuffer>()
+                                  .Ret<Buffer<kFloat>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fan_in_transpose, sparsejax_kernels::transpose,
+                              Ffi::Bind()
+                                  .Arg<AnyBuffer>()
+                                  .Ret<Buffer<kInteger>>()
+                                  .Ret<AnyBuffer>()
+                                  .Ret<Buffer<kInteger>>());

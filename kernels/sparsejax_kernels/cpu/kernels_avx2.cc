@@ -1,0 +1,15 @@
+// The kernels for x86-64-v3.
+#include "gathers.h"
+#include "panels.h"
+#include "samples.h"
+
+namespace sparsejax_kernels {
+
+extern const Table avx2_table = {
+    kWidest,
+    {gather<u16>, collect<u16>, sum_panel<u16>, sample<u16>},
+    {gather<i32>, collect<i32>, sum_panel<i32>, sample<i32>},
+    pack,
+};
+
+}  // namespace sparsejax_kernels

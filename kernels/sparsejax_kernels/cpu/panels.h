@@ -1,0 +1,169 @@
+// Sums over rows of a panel: the product at batch 5 and above, and the gradient to x.
+#ifndef SPARSEJAX_KERNELS_PANELS_H_
+#define SPARSEJAX_KERNELS_PANELS_H_
+
+#include "vectors.h"
+
+namespace sparsejax_kernels {
+namespace {
+
+// Whether all of the indices are at most limit; a negative one is a large unsigned one.
+template <class Index>
+INLINE bool in_range(const Index* indices, i64 count, i64 limit) {
+  const uint32_t bound = static_cast<uint32_t>(limit);
+  uint32_t wrong = 0;
+  for (i64 i = 0; i < count; ++i) wrong |= static_cast<uint32_t>(indices[i]) > bound;
+  return !wrong;
+}
+
+// Four indices; those of 16 bits by one load, since loads are what a processor is short of.
+INLINE void four_indices(const u16* from, i64* to) {
+  uint64_t all;
+  memcpy(&all, from, sizeof(all));
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) to[i] = all >> (16 * i) & 0xffff;
+}
+INLINE void four_indices(const i32* from, i64* to) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) to[i] = from[i];
+}
+
+template <int N>
+void pack_columns(const float* x, i64 columns, i64 batch, int width, float* panel,
+                  i64 first, i64 last) {
+  for (int b = 0; b < width; b += N) {
+    const i64 valid = batch - b;
+    i64 c = first;
+    for (; c + N <= last; c += N) {
+      Vector<N> rows[N];
+#pragma GCC unroll 16
+      for (int i = 0; i < N; ++i)
+        rows[i] = i < valid ? load<N>(x + (b + i) * columns + c) : Vector<N>{};
+      transpose<N>(rows);
+#pragma GCC unroll 16
+      for (int i = 0; i < N; ++i) store<N>(panel + (c + i) * width + b, rows[i]);
+    }
+    for (; c < last; ++c)
+      for (int i = 0; i < N; ++i)
+        panel[c * width + b + i] = i < valid ? x[(b + i) * columns + c] : 0.f;
+  }
+}
+
+void pack(const float* x, i64 columns, i64 batch, int width, float* panel, i64 first,
+          i64 last) {
+  if (kLanes > 8 && width % kLanes) {
+    pack_columns<8>(x, columns, batch, width, panel, first, last);
+  } else {
+    pack_columns<kLanes>(x, columns, batch, width, panel, first, last);
+  }
+}
+
+// A tile [N outputs][width] of finished sums -> y[b, o], batch-major.
+template <int N, int W>
+INLINE void unpack(const float* tile, i64 count, i64 batch, float* y, i64 stride) {
+  if (count < N) {
+    for (i64 o = 0; o < count; ++o)
+      for (i64 b = 0; b < batch; ++b) y[b * stride + o] = tile[o * W + b];
+    return;
+  }
+  for (int b = 0; b < W && b < batch; b += N) {
+    Vector<N> rows[N];
+#pragma GCC unroll 16
+    for (int i = 0; i < N; ++i) rows[i] = load<N>(tile + i * W + b);
+    transpose<N>(rows);
+    const i64 valid = batch - b;
+#pragma GCC unroll 16
+    for (int i = 0; i < N; ++i)
+      if (i < valid) store<N>(y + (b + i) * stride, rows[i]);
+  }
+}
+
+template <class Index, int N, int W, bool Transposed>
+bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
+              i64 batch, float* y, i64 stride, i64 first, i64 last) {
+  constexpr int V = W / N;
+  // Enough sums in flight to hide the latency of a multiply-add.
+  constexpr int U = V >= 8 ? 1 : V >= 4 ? 2 : V >= 2 ? 4 : 8;
+  alignas(64) float tile[N * W];
+  for (i64 group = first; group < last; group += N) {
+    const i64 count = least(N, last - group);
+    i64 begin = group * rows.length, end = (group + count) * rows.length;
+    if (Transposed) {
+      begin = rows.starts[group], end = rows.starts[group + count];
+      if (begin < 0 || end > rows.entries) return false;
+      for (i64 r = 0; r < count; ++r)
+        if (rows.starts[group + r] > rows.starts[group + r + 1]) return false;
+      if (!in_range(rows.positions + begin, end - begin, rows.entries - 1))
+        return false;
+    }
+    if (!in_range(rows.indices + begin, end - begin, rows.limit)) return false;
+    for (i64 r = 0; r < count; ++r) {
+      const i64 from = Transposed ? rows.starts[group + r] : begin + r * rows.length;
+      const i64 to = Transposed ? rows.starts[group + r + 1] : from + rows.length;
+      Vector<N> sums[U][V] = {};
+      i64 e = from, at[4];
+      auto add = [&](i64 entry, i64 index, Vector<N>* sum)
+          __attribute__((always_inline)) {
+        const float* row = panel + index * W;
+        const float value =
+            Transposed ? rows.values[rows.positions[entry]] : rows.values[entry];
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) sum[v] += value * load<N>(row + v * N);
+      };
+      for (; e + U <= to; e += U) {
+#pragma GCC unroll 8
+        for (int u = 0; u < U; ++u) {
+          if (U >= 4 && u % 4 == 0) four_indices(rows.indices + e + u, at);
+          add(e + u, U >= 4 ? at[u % 4] : rows.indices[e + u], sums[u]);
+        }
+      }
+      for (; e < to; ++e) add(e, rows.indices[e], sums[0]);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) {
+        Vector<N> sum = sums[0][v];
+#pragma GCC unroll 8
+        for (int u = 1; u < U; ++u) sum += sums[u][v];
+        if (epilogue.bias) sum += epilogue.bias[group + r];
+        if (epilogue.relu) sum = positive<N>(sum);
+        store<N>(tile + r * W + v * N, sum);
+      }
+    }
+    unpack<N, W>(tile, count, batch, y + group, stride);
+  }
+  return true;
+}
+
+template <class Index, int N, int W>
+bool sum_either(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
+                i64 batch, float* y, i64 stride, i64 first, i64 last) {
+  return rows.starts ? sum_rows<Index, N, W, true>(panel, rows, epilogue, batch, y,
+                                                   stride, first, last)
+                     : sum_rows<Index, N, W, false>(panel, rows, epilogue, batch, y,
+                                                    stride, first, last);
+}
+
+template <class Index>
+bool sum_panel(const float* panel, int width, const Rows<Index>& rows,
+               Epilogue epilogue, i64 batch, float* y, i64 stride, i64 first,
+               i64 last) {
+  switch (width) {
+    case 8:
+      return sum_either<Index, (kLanes < 8 ? kLanes : 8), 8>(
+          panel, rows, epilogue, batch, y, stride, first, last);
+    case 16:
+      return sum_either<Index, kLanes, 16>(panel, rows, epilogue, batch, y, stride,
+                                           first, last);
+    case 32:
+      return sum_either<Index, kLanes, 32>(panel, rows, epilogue, batch, y, stride,
+                                           first, last);
+    case 64:
+      return sum_either<Index, kLanes, kWidest>(
+          panel, rows, epilogue, batch, y, stride, first, last);
+  }
+  return false;
+}
+
+}  // namespace
+}  // namespace sparsejax_kernels
+
+#endif  // SPARSEJAX_KERNELS_PANELS_H_

@@ -1,0 +1,71 @@
+// The kernels of one instruction set, as the functions that the handlers choose from.
+#ifndef SPARSEJAX_KERNELS_TABLE_H_
+#define SPARSEJAX_KERNELS_TABLE_H_
+
+#include <cstdint>
+
+namespace sparsejax_kernels {
+
+using i64 = int64_t;
+using u16 = uint16_t;
+using i32 = int32_t;
+
+// What follows the sum of an output: its bias (null: none) and a ReLU.
+struct Epilogue {
+  const float* bias;
+  bool relu;
+};
+
+// Rows of weights that are sums over rows of a panel: those of a fan-in weight
+// (starts null: row r has the entries r * length up to (r + 1) * length), or those of
+// its transposed index (entry e has its value at values[positions[e]]).
+template <class Index>
+struct Rows {
+  const float* values;
+  const Index* indices;
+  const i32* starts;
+  const i32* positions;
+  i64 length;
+  i64 entries;
+  // Indices up to this one are legal; the panel has that many rows and one of zeros.
+  i64 limit;
+};
+
+// All return false where an index is out of range, and never read through it.
+template <class Index>
+struct Kernels {
+  // y[b, o] for a batch of one or two, outputs first to last. Rows of x lie stride
+  // apart and end with the zero that padding reads.
+  using Gather = bool (*)(const float* x, i64 stride, i64 batch,
+                          const Rows<Index>& rows, Epilogue epilogue, float* y,
+                          i64 outputs, i64 first, i64 last);
+  Gather gather;
+  // The same by single loads: faster where the gather instruction is slow.
+  Gather collect;
+  // y[b, r] for b < batch <= width, from a panel [limit + 1][width].
+  bool (*panel)(const float* panel, int width, const Rows<Index>& rows,
+                Epilogue epilogue, i64 batch, float* y, i64 stride, i64 first,
+                i64 last);
+  // gradient[o, j] (+)= sum over b of cotangent[o, b] * panel[indices[o, j], b].
+  bool (*sample)(const float* cotangent, const float* panel, int width,
+                 const Index* indices, i64 length, i64 limit, bool add,
+                 float* gradient, i64 first, i64 last);
+};
+
+struct Table {
+  // The widest panel that its registers hold sums for.
+  int widest;
+  Kernels<u16> small;
+  Kernels<i32> large;
+  // x[batch, columns] -> panel[column][width], zeros from batch up to width.
+  void (*pack)(const float* x, i64 columns, i64 batch, int width, float* panel,
+               i64 first, i64 last);
+};
+
+extern const Table portable_table;
+extern const Table avx2_table;
+extern const Table avx512_table;
+
+}  // namespace sparsejax_kernels
+
+#endif  // SPARSEJAX_KERNELS_TABLE_H_

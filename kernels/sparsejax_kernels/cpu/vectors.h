@@ -1,0 +1,107 @@
+// Vectors of N floats in the compiler's own notation, and their transposition.
+//
+// Included by one translation unit per instruction set. Everything is in an unnamed
+// namespace and nothing of the standard library is called: an inline function with
+// external linkage, compiled here for AVX-512, might be the copy the linker keeps.
+#ifndef SPARSEJAX_KERNELS_VECTORS_H_
+#define SPARSEJAX_KERNELS_VECTORS_H_
+
+#include <cstdint>
+#include <cstring>
+
+#include "table.h"
+
+#define INLINE inline __attribute__((always_inline))
+
+namespace sparsejax_kernels {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+constexpr int kWidest = kLanes >= 8 ? 64 : 32;
+
+constexpr i64 least(i64 a, i64 b) { return a < b ? a : b; }
+
+template <int N>
+struct VectorOf {
+  typedef float type __attribute__((vector_size(4 * N)));
+};
+template <int N>
+using Vector = typename VectorOf<N>::type;
+
+template <int N>
+INLINE Vector<N> load(const float* from) {
+  Vector<N> result;
+  memcpy(&result, from, sizeof(result));
+  return result;
+}
+
+template <int N>
+INLINE void store(float* to, Vector<N> value) {
+  memcpy(to, &value, sizeof(value));
+}
+
+template <int N>
+INLINE Vector<N> broadcast(float value) {
+  return value - Vector<N>{};
+}
+
+template <int N>
+INLINE Vector<N> positive(Vector<N> value) {
+  return value > 0 ? value : Vector<N>{};
+}
+
+INLINE Vector<4> low(Vector<4> a, Vector<4> b) {
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+}
+INLINE Vector<4> high(Vector<4> a, Vector<4> b) {
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+}
+INLINE Vector<8> low(Vector<8> a, Vector<8> b) {
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+}
+INLINE Vector<8> high(Vector<8> a, Vector<8> b) {
+  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+INLINE Vector<16> low(Vector<16> a, Vector<16> b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6,
+                                 22, 7, 23);
+}
+INLINE Vector<16> high(Vector<16> a, Vector<16> b) {
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29,
+                                 14, 30, 15, 31);
+}
+
+// Interleaving rows i and i + N/2, log2(N) times, is the transposition.
+template <int N>
+INLINE void transpose(Vector<N>* rows) {
+#pragma GCC unroll 4
+  for (int round = 1; round < N; round *= 2) {
+    Vector<N> next[N];
+#pragma GCC unroll 8
+    for (int i = 0; i < N / 2; ++i) {
+      next[2 * i] = low(rows[i], rows[i + N / 2]);
+      next[2 * i + 1] = high(rows[i], rows[i + N / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < N; ++i) rows[i] = next[i];
+  }
+}
+
+template <int N>
+INLINE float total(Vector<N> value) {
+  float result = 0;
+  for (int i = 0; i < N; ++i) result += value[i];
+  return result;
+}
+
+}  // namespace
+}  // namespace sparsejax_kernels
+
+#endif  // SPARSEJAX_KERNELS_VECTORS_H_

@@ -1,0 +1,148 @@
+"""The product with a fan-in weight: arguments, choice of implementation, gradient."""
+
+from __future__ import annotations
+
+import functools
+import math
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sparsejax_kernels import native
+from sparsejax_kernels.fan_in_matmul import cpu, reference, xla
+from sparsejax_kernels.formats import FanIn
+
+__all__ = ["IMPLEMENTATIONS", "matmul"]
+
+IMPLEMENTATIONS = ("reference", "xla", "cpu")
+ACTIVATIONS = (None, "relu")
+
+
+def matmul(
+    x: Float[Array, "*batch in"],
+    w: FanIn,
+    *,
+    bias: Float[Array, " out"] | None = None,
+    activation: str | None = None,
+    implementation: str | None = None,
+) -> Float[Array, "*batch out"]:
+    """``activation(x @ w + bias)``, summed in float32 and returned in the type of x.
+
+    The gradient with respect to ``w.values`` is sampled at the kept weights, that with
+    respect to ``x`` runs over the transposed index (`FanIn.with_transpose`; without it
+    each backward pass makes its own). The native kernel builds no array of the dense
+    weight's shape in either.
+
+    Args:
+      x: activations of any batch rank, float32 or bfloat16.
+      w: the weight.
+      bias: added to every output; default none.
+      activation: "relu" or None.
+      implementation: "cpu" (native kernel), "xla" (XLA's operations, dense inside where
+        that is fastest), "reference" (the definition), or None for the best of them
+        that runs here.
+
+    Returns:
+      An array of shape ``(*batch, out)``.
+
+    Raises:
+      ValueError: if shapes do not fit, or an argument is none of the above.
+      RuntimeError: if the implementation that was asked for cannot run here.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> weights = jnp.asarray([[0.0, 2.0], [1.0, 0.0], [0.0, 3.0]])
+      >>> w = FanIn.fromdense(weights, weights != 0).with_transpose()
+      >>> x = jnp.asarray([[1.0, 2.0, 3.0]])
+      >>> matmul(x, w, bias=jnp.asarray([-9.0, 1.0]), activation="relu")
+      Array([[ 0., 12.]], dtype=float32)
+    """
+    if x.ndim == 0 or x.shape[-1] != w.in_features:
+        raise ValueError(
+            f"x has shape {x.shape}, but w reads {w.in_features} inputs; the last axis "
+            "of x has to be that long"
+        )
+    outputs = w.values.shape[0]
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"bias has shape {bias.shape}; it has to be ({outputs},)")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; it is 'relu' or None")
+    rows = math.prod(x.shape[:-1])
+    flat = x.reshape(rows, w.in_features)
+    name = choose(implementation)
+    if name == "reference" or rows == 0:
+        y = finish(reference.forward(flat, w.values, w.indices), bias, activation)
+    else:
+        run = functools.partial(_matmul, {"cpu": cpu, "xla": xla}[name], activation)
+        arguments = (flat, w.values, w.indices, w.transposed, bias)
+        if name == "cpu" and jax.default_backend() != "cpu":
+            other = functools.partial(_matmul, xla, activation)
+            y = jax.lax.platform_dependent(*arguments, cpu=run, default=other)
+        else:
+            y = run(*arguments)
+    return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
+
+
+def choose(implementation: str | None) -> str:
+    """The implementation to run: the one named, or the best that works here."""
+    if implementation is None:
+        return "cpu" if native.available() else "xla"
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation is {implementation!r}; it is one of "
+            f"{', '.join(map(repr, IMPLEMENTATIONS))} or None"
+        )
+    if implementation == "cpu" and not native.available():
+        raise RuntimeError(
+            f"implementation 'cpu' cannot run here: {native.why_not()}; or leave "
+            "`implementation` at None for the best that can"
+        )
+    return implementation
+
+
+def finish(y, bias, activation):
+    """Adds the bias and applies the activation."""
+    if bias is not None:
+        y = y + bias.astype(y.dtype)[None]
+    return jax.nn.relu(y) if activation == "relu" else y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _matmul(module: ModuleType, activation, x, values, indices, transposed, bias):
+    if hasattr(module, "fused"):
+        return module.fused(x, values, indices, bias, activation)
+    return finish(module.product(x, values, indices), bias, activation)
+
+
+def _forward(module, activation, x, values, indices, transposed, bias):
+    y = _matmul(module, activation, x, values, indices, transposed, bias)
+    active = y if activation == "relu" else None
+    return y, (x, values, indices, transposed, bias, active)
+
+
+def _backward(module, activation, residuals, cotangent):
+    del activation
+    x, values, indices, transposed, bias, active = residuals
+    if active is not None:
+        cotangent = jnp.where(active > 0, cotangent, 0)
+    inputs = x.shape[1]
+    dx = module.input_gradient(cotangent, values, indices, transposed, inputs)
+    dvalues = module.value_gradient(cotangent, x, indices)
+    dbias = None if bias is None else cotangent.sum(0).astype(bias.dtype)
+
+    def no_gradient(leaf):
+        return np.zeros(leaf.shape, jax.dtypes.float0)
+
+    return (
+        dx.astype(x.dtype),
+        dvalues.astype(values.dtype),
+        no_gradient(indices),
+        jax.tree.map(no_gradient, transposed),
+        dbias,
+    )
+
+
+_matmul.defvjp(_forward, _backward)

@@ -1,0 +1,6 @@
+"""Compressed weights: values, and where in the dense weight they belong."""
+
+from sparsejax_kernels.formats.fan_in import FanIn
+from sparsejax_kernels.formats.transposed import Transposed
+
+__all__ = ["FanIn", "Transposed"]
