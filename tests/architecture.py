@@ -18,6 +18,7 @@ FOLDERS = {
     "kernels": 1,
     "methods": 2,
     "optim": 2,
+    "always_sparse": 2,
     "pruning": 2,
     "models": 3,
     "data": 4,
@@ -38,7 +39,7 @@ FILES = {
 
 MAY_IMPORT = {
     1: {"jax", "jaxtyping", "numpy"},
-    2: {"jax", "jaxtyping", "numpy", "optax"},
+    2: {"jax", "jaxtyping", "numpy", "optax", "sparsejax_kernels"},
     3: {"flax", "jax", "jaxtyping", "numpy"},
 }
 
