@@ -7,13 +7,19 @@
 namespace sparsejax_kernels {
 namespace {
 
+inline u16 unsigned_of(u16 index) { return index; }
+inline uint32_t unsigned_of(i32 index) { return static_cast<uint32_t>(index); }
+
 // Whether all of the indices are at most limit; a negative one is a large unsigned one.
 template <class Index>
 INLINE bool in_range(const Index* indices, i64 count, i64 limit) {
-  const uint32_t bound = static_cast<uint32_t>(limit);
-  uint32_t wrong = 0;
-  for (i64 i = 0; i < count; ++i) wrong |= static_cast<uint32_t>(indices[i]) > bound;
-  return !wrong;
+  using Unsigned = decltype(unsigned_of(Index{}));
+  Unsigned largest = 0;
+  for (i64 i = 0; i < count; ++i) {
+    const Unsigned index = static_cast<Unsigned>(indices[i]);
+    largest = index > largest ? index : largest;
+  }
+  return count == 0 || largest <= static_cast<uint64_t>(limit);
 }
 
 // Four indices; those of 16 bits by one load, since loads are what a processor is short of.

@@ -10,7 +10,9 @@
 #include <thread>
 
 #include "table.h"
+#if !defined(SPARSEJAX_KERNELS_WITHOUT_XLA)
 #include "xla/ffi/api/ffi.h"
+#endif
 
 namespace sparsejax_kernels {
 

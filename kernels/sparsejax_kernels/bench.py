@@ -1,0 +1,202 @@
+"""Compressed products against dense ones: ``python -m sparsejax_kernels.bench``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax_kernels import FanIn, matmul, native
+from sparsejax_kernels.timing import interleaved
+
+__all__ = ["main"]
+
+SHAPES = ((3072, 768), (768, 3072))
+SPARSITIES = (0.8, 0.9, 0.95, 0.99)
+BATCHES = (1, 8, 64, 256)
+DENSE = "XLA dense"
+OURS = "sparsejax"
+BACKWARD = "forward+backward"
+
+
+def random_fan_in(inputs: int, outputs: int, sparsity: float) -> FanIn:
+    """A weight whose neurons each read ``(1 - sparsity) * inputs`` random inputs."""
+    generator = np.random.default_rng(0)
+    order = np.argsort(generator.random((inputs, outputs)), axis=0)
+    mask = order < max(1, round(inputs * (1 - sparsity)))
+    weights = generator.standard_normal((inputs, outputs)).astype(np.float32)
+    return FanIn.fromdense(jnp.asarray(weights), jnp.asarray(mask)).with_transpose()
+
+
+def contenders(w: FanIn, batch: int, op: str) -> dict[str, Callable[[], object]]:
+    """Functions that run one product each, all with the same numbers."""
+    generator = np.random.default_rng(1)
+    inputs, outputs = w.shape
+    x = jnp.asarray(generator.standard_normal((batch, inputs)), jnp.float32)
+    cotangent = jnp.asarray(generator.standard_normal((batch, outputs)), jnp.float32)
+    dense = w.todense()
+
+    def both_ways(product):
+        def run(x, w, cotangent):
+            y, vjp = jax.vjp(product, x, w)
+            return y, vjp(cotangent)
+
+        return run
+
+    def sparse(x, values, indices, transposed):
+        return matmul(x, FanIn(values, indices, inputs, transposed))
+
+    if op == BACKWARD:
+
+        def sparse_both(x, values, indices, transposed, cotangent):
+            def product(x, values):
+                return sparse(x, values, indices, transposed)
+
+            return both_ways(product)(x, values, cotangent)
+
+        runs = {
+            DENSE: (jax.jit(both_ways(jnp.dot)), (x, dense, cotangent)),
+            OURS: (
+                jax.jit(sparse_both),
+                (x, w.values, w.indices, w.transposed, cotangent),
+            ),
+        }
+    else:
+        runs = {
+            DENSE: (jax.jit(jnp.dot), (x, dense)),
+            OURS: (jax.jit(matmul), (x, w)),
+        }
+    expected, found = (jax.tree.leaves(run(*given))[0] for run, given in runs.values())
+    if not np.allclose(found, expected, atol=1e-4 * float(jnp.abs(expected).max())):
+        raise AssertionError(f"{op} of {w.shape} at batch {batch} is not the dense one")
+    calls: dict[str, Callable[[], object]] = {
+        name: lambda run=run, given=given: jax.block_until_ready(run(*given))
+        for name, (run, given) in runs.items()
+    }
+    if importlib.util.find_spec("torch") is not None:
+        calls["PyTorch dense"] = torch_dense(x, dense, cotangent, op)
+    return calls
+
+
+def torch_dense(x, dense, cotangent, op: str) -> Callable[[], object]:
+    """The same by PyTorch on the CPU."""
+    torch = importlib.import_module("torch")
+    backward = op == BACKWARD
+    tensors = [torch.from_numpy(np.array(array)) for array in (x, dense.T, cotangent)]
+    x, weight, cotangent = tensors
+    linear = torch.nn.functional.linear
+    if not backward:
+
+        def forward():
+            with torch.no_grad():
+                return linear(x, weight)
+
+        return forward
+    x.requires_grad_(True)
+    weight.requires_grad_(True)
+    return lambda: torch.autograd.grad(linear(x, weight), (x, weight), cotangent)
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Yields a row per contender and case."""
+    cases = [("forward", batch) for batch in arguments.batches]
+    cases += [(BACKWARD, batch) for batch in arguments.backward_batches]
+    for inputs, outputs in SHAPES:
+        for sparsity in arguments.sparsities:
+            w = random_fan_in(inputs, outputs, sparsity)
+            for op, batch in cases:
+                calls = contenders(w, batch, op)
+                times = interleaved(calls, seconds=arguments.seconds)
+                for name, time in times.items():
+                    yield {
+                        "op": op,
+                        "shape": f"{inputs}x{outputs}",
+                        "sparsity": sparsity,
+                        "batch": batch,
+                        "contender": name,
+                        "median_us": round(time.median * 1e6, 1),
+                        "p10_us": round(time.p10 * 1e6, 1),
+                    }
+
+
+def case_of(row: dict) -> tuple:
+    """What all contenders of a comparison have in common."""
+    return row["op"], row["shape"], row["batch"], row["sparsity"]
+
+
+def line(rows: list[dict]) -> str:
+    """One case as a line of the table: times, and how much faster than dense."""
+    op, shape, batch, sparsity = case_of(rows[0])
+    by_name = {row["contender"]: row for row in rows}
+    ours = by_name.pop(OURS)
+    cells = [f"{op:<17}{shape:>9}{batch:>6}{sparsity:>9.0%}{ours['p10_us']:>11,.0f}"]
+    for row in by_name.values():
+        ratio = row["p10_us"] / ours["p10_us"]
+        median = row["median_us"] / ours["median_us"]
+        cells.append(f"{row['p10_us']:>11,.0f}{ratio:>7.1f}x ({median:.1f}x)")
+    return "".join(cells)
+
+
+def plot(rows: list[dict], file: str) -> None:
+    """Draws the speed-up over the dense product, one line per batch."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SystemExit(
+            "--plot needs matplotlib, which is not installed: "
+            'pip install "sparsejax[train]"'
+        )
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    times = {(*case_of(row), row["contender"]): row["p10_us"] for row in rows}
+    shapes = sorted({row["shape"] for row in rows})
+    figure, axes = pyplot.subplots(1, len(shapes), figsize=(9, 3.5), sharey=True)
+    for axis, shape in zip(np.atleast_1d(axes), shapes, strict=True):
+        for op, batch in sorted({(row["op"], row["batch"]) for row in rows}):
+            cases = sorted({case_of(row) for row in rows})
+            mine = [case for case in cases if case[:3] == (op, shape, batch)]
+            speed = [times[(*case, DENSE)] / times[(*case, OURS)] for case in mine]
+            label = f"{op}, batch {batch}"
+            axis.plot([f"{case[3]:.0%}" for case in mine], speed, "o-", label=label)
+        axis.axhline(1, color="gray", linewidth=0.8)
+        axis.set(title=shape, xlabel="sparsity", yscale="log")
+    np.atleast_1d(axes)[0].set_ylabel(f"speed-up over {DENSE} (p10)")
+    np.atleast_1d(axes)[-1].legend(fontsize=7)
+    figure.savefig(file, bbox_inches="tight", dpi=150)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the benchmark and prints, stores and draws what it found."""
+    parser = argparse.ArgumentParser(prog="python -m sparsejax_kernels.bench")
+    parser.add_argument("--json", metavar="FILE", help="store the rows")
+    parser.add_argument("--plot", metavar="FILE", help="draw the speed-ups")
+    parser.add_argument("--seconds", type=float, default=0.3, help="per contender")
+    parser.add_argument("--batches", type=int, nargs="*", default=BATCHES)
+    parser.add_argument("--backward-batches", type=int, nargs="*", default=[128])
+    parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
+    options = parser.parse_args(arguments)
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}; microseconds, p10;")
+    print("in brackets the ratio of medians; kernels:", native.why_not() or "native")
+    others = [DENSE] + ["PyTorch dense"] * bool(importlib.util.find_spec("torch"))
+    title = f"{'op':<17}{'shape':>9}{'batch':>6}{'sparsity':>9}{OURS:>11}"
+    print(title + "".join(f"{name:>15}       " for name in others))
+    rows, case = [], []
+    for row in measure(options):
+        if case and case_of(case[0]) != case_of(row):
+            print(line(case), flush=True)
+            case = []
+        case.append(row)
+        rows.append(row)
+    if case:
+        print(line(case))
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
+    if options.plot:
+        plot(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()
