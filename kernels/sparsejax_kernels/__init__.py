@@ -1,7 +1,7 @@
 """Compressed weights and the products with them that are faster than dense ones."""
 
 from sparsejax_kernels import native
-from sparsejax_kernels.formats import FanIn, Transposed
+from sparsejax_kernels.formats import NM, FanIn, Transposed
 from sparsejax_kernels.matmul import matmul
 
-__all__ = ["FanIn", "Transposed", "matmul", "native"]
+__all__ = ["NM", "FanIn", "Transposed", "matmul", "native"]

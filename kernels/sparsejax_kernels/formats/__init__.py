@@ -1,6 +1,7 @@
 """Compressed weights: values, and where in the dense weight they belong."""
 
 from sparsejax_kernels.formats.fan_in import FanIn
+from sparsejax_kernels.formats.n_m import NM
 from sparsejax_kernels.formats.transposed import Transposed
 
-__all__ = ["FanIn", "Transposed"]
+__all__ = ["NM", "FanIn", "Transposed"]

@@ -1,0 +1,158 @@
+"""N:M: of every M consecutive inputs of an output at most N are kept."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from sparsejax_kernels.formats.base import check_range, compressed, concrete
+from sparsejax_kernels.formats.fan_in import FanIn
+
+__all__ = ["NM"]
+
+
+@compressed("in_features", "m")
+class NM:
+    """A weight of shape ``(in, out)`` with ``n`` values per output and group of inputs.
+
+    ``y[o] = sum over g, j of values[o, g, j] * x[g * m + offsets[o, g, j]]``. A group
+    that keeps fewer than ``n`` weights is padded with the offset ``m``, which reads a
+    zero. The last group is shorter where ``m`` does not divide ``in_features``.
+
+    Attributes:
+      values: float32 or bfloat16, ``(out, groups, n)``.
+      offsets: uint8, ``(out, groups, n)``, ascending within a group.
+      in_features: number of inputs, static.
+      m: inputs per group, static.
+
+    Raises:
+      ValueError: if shapes do not fit or, where it is known, an offset is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = jnp.asarray([[1.0], [0.0], [2.0], [0.0], [0.0], [3.0]])
+      >>> w = NM.fromdense(weights, weights != 0, n=2, m=4)
+      >>> w.values.tolist(), w.offsets.tolist()
+      ([[[1.0, 2.0], [3.0, 0.0]]], [[[0, 2], [1, 4]]])
+      >>> bool((w.todense() == weights).all())
+      True
+    """
+
+    values: Float[Array, "out groups n"]
+    offsets: Int[Array, "out groups n"]
+    in_features: int
+    m: int
+
+    def __post_init__(self):
+        if not 1 <= self.m <= 255:
+            raise ValueError(f"NM.m is {self.m}; it has to be from 1 to 255")
+        groups = -(-self.in_features // self.m)
+        shape = self.values.shape
+        if self.offsets.shape != shape or len(shape) != 3 or shape[1] != groups:
+            raise ValueError(
+                f"NM.values has shape {shape} and NM.offsets {self.offsets.shape}; "
+                f"both have to be (out, {groups}, n) for {self.in_features} inputs in "
+                f"groups of {self.m}"
+            )
+        if not jnp.issubdtype(self.offsets.dtype, jnp.integer):
+            raise ValueError(
+                f"NM.offsets is {self.offsets.dtype}; it has to be an integer type"
+            )
+        check_range("NM", "offsets", self.offsets, self.m)
+
+    @classmethod
+    def fromdense(
+        cls,
+        w: Float[Array, "in out"],
+        mask: Bool[Array, "in out"],
+        *,
+        n: int,
+        m: int,
+    ) -> NM:
+        """Keeps the weights that a mask names, also those that are zero.
+
+        Args:
+          w: dense weights, in Flax's orientation.
+          mask: True where a weight is kept.
+          n: largest number of weights that a group keeps.
+          m: inputs per group.
+
+        Raises:
+          ValueError: if a group keeps more than ``n`` weights.
+        """
+        if w.ndim != 2 or w.shape != mask.shape:
+            raise ValueError(
+                f"w has shape {w.shape} and mask {mask.shape}; "
+                "both have to be (in, out)"
+            )
+        if not 1 <= n <= m:
+            raise ValueError(f"n is {n} and m is {m}; n has to be from 1 to m")
+        inputs, outputs = w.shape
+        groups = -(-inputs // m)
+        rest = ((0, 0), (0, groups * m - inputs))
+        grouped = jnp.pad(mask.T, rest).reshape(outputs, groups, m)
+        if concrete(mask):
+            largest = int(jnp.max(grouped.sum(axis=-1), initial=0))
+            if largest > n:
+                raise ValueError(
+                    f"n is {n}, but a group of {m} inputs keeps {largest} weights; "
+                    f"raise n to {largest}, or train with `sj.n_m({n}, {m})`"
+                )
+        weights = jnp.pad(w.T, rest).reshape(outputs, groups, m)
+        order = jnp.argsort(~grouped, axis=-1, stable=True)[..., :n]
+        kept = jnp.take_along_axis(grouped, order, axis=-1)
+        values = jnp.where(kept, jnp.take_along_axis(weights, order, axis=-1), 0)
+        offsets = jnp.where(kept, order, m).astype(jnp.uint8)
+        return cls(values.astype(w.dtype), offsets, inputs, m)
+
+    def to_fan_in(self) -> FanIn:
+        """The same weight with the index of each input, three times the index bytes."""
+        outputs, groups, n = self.values.shape
+        offsets = self.offsets.astype(jnp.int32)
+        first = self.m * jax.lax.broadcasted_iota(jnp.int32, (1, groups, 1), 1)
+        indices = jnp.where(offsets < self.m, first + offsets, self.in_features)
+        # What a corrupt offset of the last, shorter group would read.
+        indices = jnp.minimum(indices, self.in_features)
+        small = self.in_features <= jnp.iinfo(jnp.uint16).max
+        indices = indices.astype(jnp.uint16 if small else jnp.int32)
+        shape = (outputs, groups * n)
+        return FanIn(
+            self.values.reshape(shape), indices.reshape(shape), self.in_features
+        )
+
+    def todense(self) -> Float[Array, "in out"]:
+        """The dense weight, zeros where nothing is kept."""
+        return self.to_fan_in().todense()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the dense weight, ``(in, out)``."""
+        return self.in_features, self.values.shape[-3]
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Type of the values."""
+        return self.values.dtype
+
+    @property
+    def n(self) -> int:
+        """Weights per group that there is room for."""
+        return self.values.shape[-1]
+
+    @property
+    def count(self) -> Int[Array, ""]:
+        """Number of kept weights, padding left out."""
+        return jnp.sum(self.offsets < self.m, dtype=jnp.int32)
+
+    @property
+    def density(self) -> Float[Array, ""]:
+        """Kept weights over all weights of the dense layer."""
+        return self.count.astype(jnp.float32) / math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values and offsets."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self))
