@@ -116,11 +116,23 @@ __all__ = [
 ]
 
 
+# What needs flax is loaded when it is asked for.
+_OF_NN = ("compress", "load", "save")
+
+
 def __getattr__(name: str):
+    if name == "nn" or name in _OF_NN:
+        try:
+            nn = importlib.import_module("sparsejax.nn")
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"sparsejax.{name} needs {error.name}; pip install 'sparsejax[train]'"
+            ) from error
+        return nn if name == "nn" else getattr(nn, name)
     if name in METHODS:
         return getattr(importlib.import_module(f"sparsejax.methods.{name}"), name)
     raise AttributeError(f"module 'sparsejax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *METHODS])
+    return sorted([*globals(), *METHODS, "nn", *_OF_NN])

@@ -20,6 +20,7 @@ FOLDERS = {
     "optim": 2,
     "always_sparse": 2,
     "pruning": 2,
+    "nn": 3,
     "models": 3,
     "data": 4,
     "tasks": 5,

@@ -1,0 +1,22 @@
+"""Compressed layers for Flax NNX, and the surgery that puts them into a model."""
+
+from sparsejax.nn.compressing import compress
+from sparsejax.nn.layers import (
+    CompressedLinear,
+    FanInLinear,
+    FanInPointwise,
+    Indices,
+    NMLinear,
+)
+from sparsejax.nn.storing import load, save
+
+__all__ = [
+    "CompressedLinear",
+    "FanInLinear",
+    "FanInPointwise",
+    "Indices",
+    "NMLinear",
+    "compress",
+    "load",
+    "save",
+]

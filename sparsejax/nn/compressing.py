@@ -1,0 +1,178 @@
+"""Module surgery: masked layers become compressed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool
+from sparsejax_kernels import NM, FanIn
+
+from sparsejax.layers import leaves_with_paths
+from sparsejax.nn.layers import (
+    CompressedLinear,
+    FanInLinear,
+    FanInPointwise,
+    NMLinear,
+)
+from sparsejax.state import masks as masks_of
+
+__all__ = ["compress"]
+
+GROUPS = ((2, 4), (1, 4), (1, 8))
+"""N:M patterns that are stored as such, the densest first."""
+
+
+def compress(
+    model: nnx.Module,
+    state: optax.OptState,
+    *,
+    trainable: bool = False,
+    implementation: str | None = None,
+) -> nnx.Module:
+    """A copy of a model whose masked linear layers are stored and run compressed.
+
+    Every `nnx.Linear` with a masked kernel is replaced: by an `NMLinear` where its mask
+    is 2:4, 1:4 or 1:8 with as many weights as that allows (and it is not to be
+    trained), else by a `FanInLinear`, which any mask fits; every `nnx.Conv` with 1x1
+    kernels by a `FanInPointwise`. The function stays the same, to rounding. Kept
+    weights that are zero stay kept. All other layers, masked or not, stay as they are.
+
+    Args:
+      model: with the trained (sparse) parameters; it is not changed.
+      state: the optimizer's state, whose masks say which weights are kept.
+      trainable: whether to store the transposed index that a backward pass needs, six
+        to eight bytes a weight; without it every backward pass makes its own.
+      implementation: of the products, see `sparsejax_kernels.matmul`; default: the best
+        that runs here.
+
+    Returns:
+      The compressed model; ``nnx.Param`` holds its values, `sparsejax.nn.Indices` the
+      topology.
+
+    Raises:
+      ValueError: no linear layer has a mask; a masked weight of one is not zero; or a
+        kernel and its mask differ in shape.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, sparsejax as sj
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> model = nnx.Sequential(nnx.Linear(8, 16, rngs=rngs), nnx.relu,
+      ...                        nnx.Linear(16, 4, rngs=rngs))
+      >>> params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+      >>> state = sj.static(optax.sgd(0.1), sparsity=0.75).init(params)
+      >>> nnx.update(model, sj.sparsify(params, state))
+      >>> fast = sj.compress(model, state)
+      >>> x = jnp.ones((2, 8))
+      >>> bool(jnp.allclose(fast(x), model(x), atol=1e-5))
+      True
+    """
+    masks = {
+        path: mask
+        for path, mask in leaves_with_paths(masks_of(state))
+        if mask is not None
+    }
+    copy = nnx.clone(model)
+    layers = {path: layer for path, layer in modules(copy) if replaceable(layer)}
+    made = {}
+    for path, layer in layers.items():
+        if (mask := masks.get(f"{path}/kernel" if path else "kernel")) is not None:
+            weight = _weight(path, layer, mask, trainable)
+            made[path] = replacement(layer, weight, implementation)
+    if not made:
+        raise ValueError(
+            "no linear layer of the model has a mask in this state: the masks are of "
+            f"{', '.join(masks) or 'nothing'}, the layers that can be compressed are "
+            f"{', '.join(layers) or 'none'}; compress the model that was trained with "
+            "this state"
+        )
+    return put(copy, made)
+
+
+def modules(model: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
+    """All modules with their paths, each once."""
+    for path, module in nnx.iter_modules(model):
+        yield "/".join(map(str, path)), module
+
+
+def replaceable(layer: Any) -> bool:
+    """Whether a layer is a product over its input's last axis."""
+    if isinstance(layer, nnx.Linear):
+        return True
+    return (
+        isinstance(layer, nnx.Conv)
+        and layer.feature_group_count == 1
+        and all(size == 1 for size in layer.kernel_size)
+        and layer.padding in ("SAME", "VALID")
+    )
+
+
+def replacement(
+    layer: Any, weight: FanIn | NM, implementation: str | None = None
+) -> CompressedLinear:
+    """The compressed twin of a layer."""
+    bias = None if layer.bias is None else layer.bias.get_value()
+    options = {"dtype": layer.dtype, "implementation": implementation}
+    if isinstance(layer, nnx.Conv):
+        spatial = len(layer.kernel_size)
+        given = 1 if layer.strides is None else layer.strides
+        strides = (given,) * spatial if isinstance(given, int) else given
+        return FanInPointwise(weight, bias, strides=strides, **options)
+    kind = NMLinear if isinstance(weight, NM) else FanInLinear
+    return kind(weight, bias, **options)
+
+
+def put(model: nnx.Module, made: Mapping[str, nnx.Module]) -> nnx.Module:
+    """Replaces modules of a model by path, wherever they are referred to."""
+    found = dict(modules(model))
+    twins = {id(found[path]): new for path, new in made.items()}
+    if "" in made:
+        return made[""]
+    for parent in found.values():
+        if isinstance(parent, nnx.List):
+            for index, child in enumerate(parent):
+                if id(child) in twins:
+                    parent[index] = twins[id(child)]
+            continue
+        for name, child in [*vars(parent).items()]:
+            if id(child) in twins:
+                setattr(parent, name, twins[id(child)])
+    return model
+
+
+def _weight(
+    path: str, layer: Any, mask: Bool[Array, "..."], trainable: bool
+) -> FanIn | NM:
+    kernel = layer.kernel.get_value()
+    if mask.shape != kernel.shape:
+        raise ValueError(
+            f"the mask of {path}/kernel has shape {mask.shape}, its kernel "
+            f"{kernel.shape}; compress the model that was trained with this state"
+        )
+    if bool(jnp.any(jnp.where(mask, jnp.zeros_like(kernel), kernel) != 0)):
+        raise ValueError(
+            f"{path}/kernel is not zero outside its mask; sj.verify(params, state) may "
+            "say why, sj.apply_masks(params, state) zeroes it"
+        )
+    shape = kernel.shape[-2:]
+    kernel, mask = kernel.reshape(shape), mask.reshape(shape)
+    if isinstance(layer, nnx.Linear) and not trainable:
+        for n, m in GROUPS:
+            if _is_full(np.asarray(mask), n, m):
+                return NM.fromdense(kernel, mask, n=n, m=m)
+    weight = FanIn.fromdense(kernel, mask)
+    return weight.with_transpose() if trainable else weight
+
+
+def _is_full(mask: np.ndarray, n: int, m: int) -> bool:
+    """Whether every whole group of m inputs keeps n weights, the last no more."""
+    groups = -(-len(mask) // m)
+    padded = np.pad(mask, ((0, groups * m - len(mask)), (0, 0)))
+    counts = padded.reshape(groups, m, -1).sum(axis=1)
+    whole = len(mask) // m
+    return bool((counts[:whole] == n).all() and (counts[whole:] <= n).all())

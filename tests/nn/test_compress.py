@@ -1,0 +1,175 @@
+"""Compressed models: the same function, trainable, stored and read again."""
+
+import gzip
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import sparsejax as sj
+from sparsejax.models.mlp import mlp
+from sparsejax.models.resnet import resnet
+from sparsejax.nn import FanInLinear, FanInPointwise, Indices, NMLinear
+
+
+def sparse(model, sparsity=0.75, **options):
+    """The model with exact zeros, and the state whose masks say where."""
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    state = sj.static(optax.sgd(0.1), sparsity=sparsity, **options).init(params)
+    nnx.update(model, sj.sparsify(params, state))
+    return model, state
+
+
+def perceptron(**options):
+    return sparse(mlp((32,), 10, hidden=(48, 24), rngs=nnx.Rngs(0)), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, FanInLinear),
+        ({"structure": sj.fan_in()}, FanInLinear),
+        ({"structure": sj.n_m(2, 4), "sparsity": 0.5}, NMLinear),
+        ({"structure": sj.n_m(1, 8), "sparsity": 0.875}, NMLinear),
+    ],
+)
+@pytest.mark.parametrize("implementation", [None, "reference"])
+def test_the_function_is_the_same(options, kind, implementation):
+    model, state = perceptron(distribution=sj.uniform(), **options)
+    fast = sj.compress(model, state, implementation=implementation)
+    assert type(fast.hidden0) is kind
+    x = jax.random.normal(jax.random.key(1), (5, 32))
+    np.testing.assert_allclose(fast(x), model(x), rtol=1e-4, atol=1e-5)
+    assert isinstance(model.hidden0, nnx.Linear), "the model itself is left alone"
+    kept = sum(count for count, _ in sj.counts(state).values())
+    layers = [fast.hidden0, fast.hidden1, fast.head]
+    assert sum(int(layer.weight.count) for layer in layers) == kept
+
+
+def test_layers_without_a_mask_stay():
+    model, state = perceptron(sparsity={"hidden.*/kernel": 0.9})
+    fast = sj.compress(model, state)
+    assert isinstance(fast.head, nnx.Linear)
+    assert isinstance(fast.hidden1, FanInLinear)
+
+
+def test_pointwise_convolutions_with_strides():
+    model = resnet((8, 8, 3), 10, depth=50, stem="small", rngs=nnx.Rngs(0))
+    model, state = sparse(model, where=r"stage1.*/conv\d/kernel|head/kernel")
+    fast = sj.compress(model, state)
+    found = [type(layer) for _, layer in nnx.iter_modules(fast)]
+    assert FanInPointwise in found and nnx.Conv in found
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    np.testing.assert_allclose(fast(x), model(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_training_goes_on_in_compressed_form(trainable):
+    model, state = perceptron()
+    fast = sj.compress(model, state, trainable=trainable)
+    optimizer = nnx.Optimizer(fast, optax.adam(1e-2), wrt=nnx.Param)
+    before = nnx.to_pure_dict(nnx.state(fast, Indices))
+    x = jax.random.normal(jax.random.key(1), (16, 32))
+
+    @nnx.jit
+    def step(fast, optimizer):
+        def loss(fast):
+            return jnp.mean((fast(x) - 1) ** 2)
+
+        value, gradients = nnx.value_and_grad(loss)(fast)
+        optimizer.update(fast, gradients)
+        return value
+
+    losses = [float(step(fast, optimizer)) for _ in range(30)]
+    assert losses[-1] < losses[0] / 2
+    after = nnx.to_pure_dict(nnx.state(fast, Indices))
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
+def test_gradients_are_those_of_the_masked_model():
+    model, state = perceptron()
+    fast = sj.compress(model, state)
+    x = jax.random.normal(jax.random.key(1), (6, 32))
+
+    def loss(model):
+        return jnp.sum(model(x) ** 2)
+
+    dense = nnx.grad(loss)(model)["hidden0"]["kernel"].get_value()
+    mask = sj.masks(state)["hidden0"]["kernel"]
+    layer = fast.hidden0
+    found = nnx.grad(loss)(fast)["hidden0"]["values"].get_value()
+    weight = layer.format.unflatten([found, *layer.indices.get_value()])
+    np.testing.assert_allclose(
+        weight.todense(), jnp.where(mask, dense, 0), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_a_shared_layer_is_replaced_everywhere():
+    class Twice(nnx.Module):
+        def __init__(self, rngs):
+            self.first = nnx.Linear(8, 8, rngs=rngs)
+            self.again = self.first
+
+        def __call__(self, x):
+            return self.again(self.first(x))
+
+    model, state = sparse(Twice(nnx.Rngs(0)))
+    fast = sj.compress(model, state)
+    assert fast.first is fast.again
+    x = jnp.ones((2, 8))
+    np.testing.assert_allclose(fast(x), model(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_saved_and_loaded_it_is_the_same_and_small(tmp_path, dtype):
+    model = mlp((300,), 10, hidden=(400,), rngs=nnx.Rngs(0))
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    nnx.update(model, jax.tree.map(lambda leaf: leaf.astype(dtype), params))
+    model, state = sparse(model, sparsity=0.9, structure=sj.fan_in())
+    fast = sj.compress(model, state)
+    size = sj.save(tmp_path / "model.safetensors", fast)
+    assert size == (tmp_path / "model.safetensors").stat().st_size
+    again = sj.load(
+        tmp_path / "model.safetensors", mlp((300,), 10, hidden=(400,), rngs=nnx.Rngs(1))
+    )
+    x = jax.random.normal(jax.random.key(0), (3, 300), dtype)
+    np.testing.assert_array_equal(again(x), fast(x))
+    assert again.hidden0.values.dtype == dtype
+
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
+    dense = sum(leaf.nbytes for leaf in leaves)
+    buffer = io.BytesIO()
+    for leaf in leaves:
+        np.save(buffer, leaf.view(np.uint8) if dtype == jnp.bfloat16 else leaf)
+    zipped = len(gzip.compress(buffer.getvalue()))
+    assert size < dense / 4
+    if dtype == jnp.float32:
+        assert size < 1.25 * zipped
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_errors_name_what_is_wrong(tmp_path):
+    model, state = perceptron()
+    other = nnx.Sequential(nnx.Linear(8, 4, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match="no linear layer of the model has a mask"):
+        sj.compress(other, state)
+    wider = mlp((32,), 10, hidden=(50, 24), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"hidden0/kernel has shape \(32, 48\)"):
+        sj.compress(sparse(wider)[0], state)
+    dense = mlp((32,), 10, hidden=(48, 24), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="is not zero outside its mask"):
+        sj.compress(dense, state)
+
+    path = tmp_path / "model.safetensors"
+    sj.save(path, sj.compress(model, state))
+    with pytest.raises(ValueError, match=r"compressed layer .*, which the model lacks"):
+        sj.load(path, other)
+    with pytest.raises(ValueError, match="has shape"):
+        sj.load(path, wider)
+    sj.save(path, model)
+    with pytest.raises(ValueError, match="differ in"):
+        sj.load(path, other)
