@@ -72,13 +72,8 @@ bool multiply(const Table& table, xla::ffi::ThreadPool& pool, const float* x,
     return fine;
   }
 
-  int width = 8;
-  if (batch > 8) {
-    width = batch >= 32 * threads ? 32 : 16;
-    // What one core's second cache holds besides the weights.
-    if (batch >= 64 * threads && inputs <= 1536) width = 64;
-    width = std::min(width, table.widest);
-  }
+  // Wider panels read the weights less often, but leave the second cache.
+  const int width = batch <= 8 ? 8 : batch >= 32 * threads ? 32 : 16;
   const i64 panels = ceil_div(batch, width);
   const i64 panel_size = (inputs + 1) * width;
   if (panels >= threads) {
