@@ -108,8 +108,15 @@ def replaceable(layer: Any) -> bool:
         isinstance(layer, nnx.Conv)
         and layer.feature_group_count == 1
         and all(size == 1 for size in layer.kernel_size)
-        and layer.padding in ("SAME", "VALID")
+        and _is_unpadded(layer.padding)
     )
+
+
+def _is_unpadded(padding: Any) -> bool:
+    """Whether padding adds nothing around an image that 1x1 kernels walk over."""
+    if isinstance(padding, str):
+        return padding in ("SAME", "VALID")
+    return not np.any(np.asarray(padding))
 
 
 def replacement(

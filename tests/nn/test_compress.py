@@ -158,8 +158,9 @@ def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="no linear layer of the model has a mask"):
         sj.compress(other, state)
     wider = mlp((32,), 10, hidden=(50, 24), rngs=nnx.Rngs(0))
+    _, first = perceptron(sparsity={"hidden0/kernel": 0.75})
     with pytest.raises(ValueError, match=r"hidden0/kernel has shape \(32, 48\)"):
-        sj.compress(sparse(wider)[0], state)
+        sj.compress(wider, first)
     dense = mlp((32,), 10, hidden=(48, 24), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="is not zero outside its mask"):
         sj.compress(dense, state)
