@@ -118,6 +118,7 @@ __all__ = [
 
 # What needs flax is loaded when it is asked for.
 _OF_NN = ("compress", "load", "save")
+_OF_KERNELS = ("explain",)
 
 
 def __getattr__(name: str):
@@ -129,10 +130,12 @@ def __getattr__(name: str):
                 f"sparsejax.{name} needs {error.name}; pip install 'sparsejax[train]'"
             ) from error
         return nn if name == "nn" else getattr(nn, name)
+    if name in _OF_KERNELS:
+        return getattr(importlib.import_module("sparsejax_kernels"), name)
     if name in METHODS:
         return getattr(importlib.import_module(f"sparsejax.methods.{name}"), name)
     raise AttributeError(f"module 'sparsejax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *METHODS, "nn", *_OF_NN])
+    return sorted([*globals(), *METHODS, "nn", *_OF_NN, *_OF_KERNELS])

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Bool
-from sparsejax_kernels import NM, FanIn
+from sparsejax_kernels import NM, FanIn, largest_density
 
 from sparsejax.layers import leaves_with_paths
 from sparsejax.nn.layers import (
@@ -32,6 +32,7 @@ def compress(
     state: optax.OptState,
     *,
     trainable: bool = False,
+    batch: int | None = None,
     implementation: str | None = None,
 ) -> nnx.Module:
     """A copy of a model whose masked linear layers are stored and run compressed.
@@ -47,6 +48,9 @@ def compress(
       state: the optimizer's state, whose masks say which weights are kept.
       trainable: whether to store the transposed index that a backward pass needs, six
         to eight bytes a weight; without it every backward pass makes its own.
+      batch: rows that are multiplied at once; layers for which a dense product is
+        faster at this batch then stay dense (`sparsejax_kernels.largest_density`).
+        Default: every masked layer is compressed.
       implementation: of the products, see `sparsejax_kernels.matmul`; default: the best
         that runs here.
 
@@ -79,12 +83,15 @@ def compress(
     }
     copy = nnx.clone(model)
     layers = {path: layer for path, layer in modules(copy) if replaceable(layer)}
-    made = {}
+    made, masked = {}, []
     for path, layer in layers.items():
         if (mask := masks.get(f"{path}/kernel" if path else "kernel")) is not None:
+            masked.append(path)
+            if batch is not None and float(mask.mean()) > largest_density(batch):
+                continue
             weight = _weight(path, layer, mask, trainable)
             made[path] = replacement(layer, weight, implementation)
-    if not made:
+    if not masked:
         raise ValueError(
             "no linear layer of the model has a mask in this state: the masks are of "
             f"{', '.join(masks) or 'nothing'}, the layers that can be compressed are "
