@@ -25,6 +25,5 @@ run() { # run NAME FLAG...: builds with the flags and runs
 }
 
 cases=("${@:-100}")
-run address -fsanitize=address
-run undefined -fsanitize=undefined -fno-sanitize-recover=all
+run address_and_undefined -fsanitize=address,undefined -fno-sanitize-recover=all
 run thread -fsanitize=thread

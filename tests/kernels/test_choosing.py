@@ -2,13 +2,10 @@
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from flax import nnx
 from sparsejax_kernels import FanIn, explain, largest_density, native
 
 import sparsejax as sj
-from sparsejax.nn import CompressedLinear
 
 
 def weight(density, shape=(40, 30)):
@@ -34,19 +31,3 @@ def test_says_why_the_fallback_runs(monkeypatch):
 def test_a_batch_is_at_least_one_row():
     with pytest.raises(ValueError, match="batch is 0"):
         largest_density(0)
-
-
-def test_compress_leaves_dense_what_is_faster_dense():
-    rngs = nnx.Rngs(0)
-    model = nnx.Sequential(nnx.Linear(32, 16, rngs=rngs), nnx.Linear(16, 8, rngs=rngs))
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    sparsity = {"layers/0/kernel": 0.95, "layers/1/kernel": 0.3}
-    state = sj.static(optax.sgd(0.1), sparsity=sparsity).init(params)
-    nnx.update(model, sj.sparsify(params, state))
-    limit = largest_density(1)
-    fast = sj.compress(model, state, batch=1)
-    found = [isinstance(layer, CompressedLinear) for layer in fast.layers]
-    assert found == [limit >= 0.05, False]
-    assert all(
-        isinstance(one, CompressedLinear) for one in sj.compress(model, state).layers
-    )

@@ -9,11 +9,18 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from sparsejax_kernels import largest_density
 
 import sparsejax as sj
 from sparsejax.models.mlp import mlp
 from sparsejax.models.resnet import resnet
-from sparsejax.nn import FanInLinear, FanInPointwise, Indices, NMLinear
+from sparsejax.nn import (
+    CompressedLinear,
+    FanInLinear,
+    FanInPointwise,
+    Indices,
+    NMLinear,
+)
 
 
 def sparse(model, sparsity=0.75, **options):
@@ -174,3 +181,19 @@ def test_errors_name_what_is_wrong(tmp_path):
     sj.save(path, model)
     with pytest.raises(ValueError, match="differ in"):
         sj.load(path, other)
+
+
+def test_compress_leaves_dense_what_is_faster_dense():
+    rngs = nnx.Rngs(0)
+    model = nnx.Sequential(nnx.Linear(32, 16, rngs=rngs), nnx.Linear(16, 8, rngs=rngs))
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    sparsity = {"layers/0/kernel": 0.95, "layers/1/kernel": 0.3}
+    state = sj.static(optax.sgd(0.1), sparsity=sparsity).init(params)
+    nnx.update(model, sj.sparsify(params, state))
+    limit = largest_density(1)
+    fast = sj.compress(model, state, batch=1)
+    found = [isinstance(layer, CompressedLinear) for layer in fast.layers]
+    assert found == [limit >= 0.05, False]
+    assert all(
+        isinstance(one, CompressedLinear) for one in sj.compress(model, state).layers
+    )
