@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from jaxtyping import Array, Float
 
-from sparsejax_kernels import fan_in_matmul, n_m_matmul
-from sparsejax_kernels.formats import NM, FanIn
+from sparsejax_kernels import block_matmul, fan_in_matmul, n_m_matmul
+from sparsejax_kernels.formats import NM, Block, FanIn
 
 __all__ = ["matmul"]
 
-OPERATIONS = {FanIn: fan_in_matmul.matmul, NM: n_m_matmul.matmul}
+OPERATIONS = {
+    FanIn: fan_in_matmul.matmul,
+    NM: n_m_matmul.matmul,
+    Block: block_matmul.matmul,
+}
 
 
 def matmul(
-    x: Float[Array, "*batch in"], w: FanIn | NM, **options
+    x: Float[Array, "*batch in"], w: FanIn | NM | Block, **options
 ) -> Float[Array, "*batch out"]:
     """``activation(x @ w + bias)`` without ever building the dense weight.
 

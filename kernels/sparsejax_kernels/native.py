@@ -18,6 +18,8 @@ HANDLERS = (
     "fan_in_input_gradient",
     "fan_in_value_gradient",
     "fan_in_transpose",
+    "block_forward",
+    "block_value_gradient",
 )
 PREFIX = "sparsejax_kernels."
 LEVELS = {"": 0, "portable": 2, "avx2": 3, "avx512": 4}

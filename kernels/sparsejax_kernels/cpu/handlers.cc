@@ -1,6 +1,7 @@
 // What XLA calls: checks shapes, picks the instruction set and the type of the indices.
 #include <vector>
 
+#include "blocks.h"
 #include "fan_in.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -153,6 +154,47 @@ ffi::Error transpose(ffi::AnyBuffer indices, IntegerResult starts,
   });
 }
 
+bool are_blocks(ffi::Span<const int64_t> values, Integers coordinates) {
+  return values.size() == 3 && values[1] > 0 && values[2] > 0 &&
+         is_matrix(coordinates.dimensions(), values[0], 2);
+}
+
+ffi::Error block_forward(ffi::ThreadPool pool, i64 level, bool relu, bool transposed,
+                         Floats x, Floats values, Integers coordinates, Floats bias,
+                         FloatResult y) {
+  if (x.dimensions().size() != 2 || y->dimensions().size() != 2 ||
+      !are_blocks(values.dimensions(), coordinates))
+    return wrong_shapes();
+  const i64 batch = x.dimensions()[0], inputs = x.dimensions()[1];
+  const i64 outputs = y->dimensions()[1], biases = bias.element_count();
+  if (y->dimensions()[0] != batch || (biases && biases != outputs))
+    return wrong_shapes();
+  const auto shape = values.dimensions();
+  const Blocks blocks = {values.typed_data(), coordinates.typed_data(), shape[0],
+                         shape[1], shape[2]};
+  const Epilogue epilogue = {biases ? bias.typed_data() : nullptr, relu};
+  return multiply_blocks(table_of(level), pool, x.typed_data(), batch, inputs, blocks,
+                         transposed, epilogue, y->typed_data(), outputs)
+             ? ffi::Error::Success()
+             : out_of_range();
+}
+
+ffi::Error block_value_gradient(ffi::ThreadPool pool, i64 level, Floats cotangent,
+                                Floats x, Integers coordinates, FloatResult gradient) {
+  if (cotangent.dimensions().size() != 2 || x.dimensions().size() != 2 ||
+      cotangent.dimensions()[0] != x.dimensions()[0] ||
+      !are_blocks(gradient->dimensions(), coordinates))
+    return wrong_shapes();
+  const auto shape = gradient->dimensions();
+  const Blocks blocks = {nullptr, coordinates.typed_data(), shape[0], shape[1],
+                         shape[2]};
+  return sample_blocks(table_of(level), pool, cotangent.typed_data(), x.typed_data(),
+                       x.dimensions()[0], x.dimensions()[1], cotangent.dimensions()[1],
+                       blocks, gradient->typed_data())
+             ? ffi::Error::Success()
+             : out_of_range();
+}
+
 }  // namespace
 }  // namespace sparsejax_kernels
 
@@ -202,3 +244,23 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fan_in_transpose, sparsejax_kernels::transpose,
                                   .Ret<Buffer<kInteger>>()
                                   .Ret<AnyBuffer>()
                                   .Ret<Buffer<kInteger>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(block_forward, sparsejax_kernels::block_forward,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Attr<int64_t>("level")
+                                  .Attr<bool>("relu")
+                                  .Attr<bool>("transposed")
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kInteger>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Ret<Buffer<kFloat>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(block_value_gradient,
+                              sparsejax_kernels::block_value_gradient,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Attr<int64_t>("level")
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kInteger>>()
+                                  .Ret<Buffer<kFloat>>());

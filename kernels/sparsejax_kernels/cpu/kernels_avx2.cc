@@ -2,6 +2,7 @@
 #include "gathers.h"
 #include "panels.h"
 #include "samples.h"
+#include "tiles.h"
 
 namespace sparsejax_kernels {
 
@@ -10,6 +11,10 @@ extern const Table avx2_table = {
     {gather<u16>, collect<u16>, sum_panel<u16>, sample<u16>},
     {gather<i32>, collect<i32>, sum_panel<i32>, sample<i32>},
     pack,
+    kTallest,
+    sum_tile,
+    pack_tile,
+    transpose_block,
 };
 
 }  // namespace sparsejax_kernels

@@ -52,6 +52,28 @@ struct Kernels {
                  float* gradient, i64 first, i64 last);
 };
 
+// Where the two factors of a product begin.
+struct Term {
+  i64 left;
+  i64 right;
+};
+
+// y[t, c] = sum over terms and k < depth of left[k, t] * right[k, c], for columns c.
+// Rows of right are a multiple of four floats, and all of them are read.
+struct Products {
+  const Term* terms;
+  i64 count;
+  i64 depth;
+  const float* left;
+  i64 left_stride;
+  const float* right;
+  i64 right_stride;
+  i64 columns;
+  Epilogue epilogue;
+  float* y;
+  i64 y_stride;
+};
+
 struct Table {
   // The widest panel that its registers hold sums for.
   int widest;
@@ -60,6 +82,15 @@ struct Table {
   // x[batch, columns] -> panel[column][width], zeros from batch up to width.
   void (*pack)(const float* x, i64 columns, i64 batch, int width, float* panel,
                i64 first, i64 last);
+  // The most rows that the sums of a tile have room for.
+  int tallest;
+  void (*sum_tile)(const Products& products, i64 rows);
+  // x[rows, columns] -> tile[column][rows], for columns first to last.
+  void (*pack_tile)(const float* x, i64 rows, i64 columns, i64 first, i64 last,
+                    float* tile);
+  // from[rows, columns] -> to[column][stride], zeros from rows up to the stride.
+  void (*transpose_block)(const float* from, i64 rows, i64 columns, i64 stride,
+                          float* to);
 };
 
 extern const Table portable_table;

@@ -1,7 +1,8 @@
 """Compressed weights: values, and where in the dense weight they belong."""
 
+from sparsejax_kernels.formats.block import Block
 from sparsejax_kernels.formats.fan_in import FanIn
 from sparsejax_kernels.formats.n_m import NM
 from sparsejax_kernels.formats.transposed import Transposed
 
-__all__ = ["NM", "FanIn", "Transposed"]
+__all__ = ["NM", "Block", "FanIn", "Transposed"]

@@ -1,0 +1,115 @@
+"""The product with a block weight: arguments, choice of implementation, gradient."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sparsejax_kernels.block_matmul import cpu, reference, xla
+from sparsejax_kernels.fan_in_matmul.api import ACTIVATIONS, choose, finish
+from sparsejax_kernels.formats import Block
+
+__all__ = ["matmul"]
+
+
+def matmul(
+    x: Float[Array, "*batch in"],
+    w: Block,
+    *,
+    bias: Float[Array, " out"] | None = None,
+    activation: str | None = None,
+    implementation: str | None = None,
+) -> Float[Array, "*batch out"]:
+    """``activation(x @ w + bias)``, summed in float32 and returned in the type of x.
+
+    The native kernel multiplies the kept blocks alone, in the gradients with respect to
+    ``x`` and ``w.values`` too, and builds no array of the dense weight's shape. It is
+    fastest where the block's width is a multiple of 32.
+
+    Args:
+      x: activations of any batch rank, float32 or bfloat16.
+      w: the weight.
+      bias: added to every output; default none.
+      activation: "relu" or None.
+      implementation: "cpu" (native kernel), "xla" (XLA's operations, dense inside while
+        that fits), "reference" (the definition), or None for the best of them that runs
+        here.
+
+    Returns:
+      An array of shape ``(*batch, out)``.
+
+    Raises:
+      ValueError: if shapes do not fit, or an argument is none of the above.
+      RuntimeError: if the implementation that was asked for cannot run here.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = jnp.asarray([[0.0, 0.0, 5.0], [0.0, 0.0, 6.0], [1.0, 2.0, 0.0]])
+      >>> mask = jnp.asarray([[0, 0, 1], [0, 0, 1], [1, 1, 0]]) == 1
+      >>> w = Block.fromdense(weights, mask, block=(2, 2))
+      >>> matmul(jnp.asarray([[1.0, 1.0, 2.0]]), w, bias=jnp.asarray([0.0, 0.0, -9.0]))
+      Array([[2., 4., 2.]], dtype=float32)
+    """
+    if x.ndim == 0 or x.shape[-1] != w.in_features:
+        raise ValueError(
+            f"x has shape {x.shape}, but w reads {w.in_features} inputs; the last axis "
+            "of x has to be that long"
+        )
+    outputs = w.out_features
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"bias has shape {bias.shape}; it has to be ({outputs},)")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; it is 'relu' or None")
+    rows = math.prod(x.shape[:-1])
+    flat = x.reshape(rows, w.in_features)
+    name = choose(implementation)
+    arguments = (flat, w.values, w.coordinates, bias)
+    native = functools.partial(_native, outputs, activation)
+    densely = functools.partial(_unfused, xla.product, outputs, activation)
+    if name == "reference" or rows == 0:
+        y = _unfused(reference.forward, outputs, activation, *arguments)
+    elif name == "xla":
+        y = densely(*arguments)
+    elif jax.default_backend() != "cpu":
+        y = jax.lax.platform_dependent(*arguments, cpu=native, default=densely)
+    else:
+        y = native(*arguments)
+    return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
+
+
+def _unfused(product, outputs, activation, x, values, coordinates, bias):
+    return finish(product(x, values, coordinates, outputs), bias, activation)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _native(outputs, activation, x, values, coordinates, bias):
+    return cpu.fused(x, values, coordinates, bias, activation, outputs)
+
+
+def _forward(outputs, activation, x, values, coordinates, bias):
+    y = _native(outputs, activation, x, values, coordinates, bias)
+    active = y if activation == "relu" else None
+    return y, (x, values, coordinates, bias, active)
+
+
+def _backward(outputs, activation, residuals, cotangent):
+    del outputs, activation
+    x, values, coordinates, bias, active = residuals
+    if active is not None:
+        cotangent = jnp.where(active > 0, cotangent, 0)
+    dx = cpu.input_gradient(cotangent, values, coordinates, x.shape[1])
+    dvalues = cpu.value_gradient(cotangent, x, coordinates, values.shape[1:])
+    return (
+        dx.astype(x.dtype),
+        dvalues.astype(values.dtype),
+        np.zeros(coordinates.shape, jax.dtypes.float0),
+        None if bias is None else cotangent.sum(0).astype(bias.dtype),
+    )
+
+
+_native.defvjp(_forward, _backward)

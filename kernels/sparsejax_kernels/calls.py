@@ -1,0 +1,52 @@
+"""Calls of native kernels: how they are named, and mapped over batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from sparsejax_kernels import native
+
+__all__ = ["call", "rows_first"]
+
+
+def call(name: str, result: jax.ShapeDtypeStruct, **attributes) -> Callable:
+    """A native kernel as a function of its operands.
+
+    Args:
+      name: one of `sparsejax_kernels.native`'s handlers.
+      result: shape and type of what it returns.
+      **attributes: of the handler, besides the instruction set.
+    """
+    attributes["level"] = np.int64(native.level())
+    target = jax.ffi.ffi_call(native.PREFIX + name, result, vmap_method="sequential")
+    return lambda *operands: target(*operands, **attributes)
+
+
+def rows_first(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Lets ``vmap`` over the first argument alone make its leading axis longer.
+
+    Mapped over any other argument the function runs once for each element.
+    """
+    mapped_function = jax.custom_batching.custom_vmap(function)
+
+    @mapped_function.def_vmap
+    def batched(size, mapped, *operands):
+        x = operands[0]
+        if mapped[0] and not any(mapped[1:]):
+            y = mapped_function(x.reshape(-1, *x.shape[2:]), *operands[1:])
+            return y.reshape(size, -1, *y.shape[1:]), True
+
+        def one(index):
+            pairs = zip(operands, mapped, strict=True)
+            return mapped_function(
+                *(each[index] if many else each for each, many in pairs)
+            )
+
+        return jax.lax.map(one, jnp.arange(size)), True
+
+    return mapped_function
