@@ -2,6 +2,7 @@
 
 from sparsejax.nn.compressing import compress
 from sparsejax.nn.layers import (
+    BlockLinear,
     CompressedLinear,
     FanInLinear,
     FanInPointwise,
@@ -11,6 +12,7 @@ from sparsejax.nn.layers import (
 from sparsejax.nn.storing import load, save
 
 __all__ = [
+    "BlockLinear",
     "CompressedLinear",
     "FanInLinear",
     "FanInPointwise",

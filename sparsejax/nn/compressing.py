@@ -10,10 +10,11 @@ import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Bool
-from sparsejax_kernels import NM, FanIn, largest_density
+from sparsejax_kernels import NM, Block, FanIn, largest_density
 
 from sparsejax.layers import leaves_with_paths
 from sparsejax.nn.layers import (
+    BlockLinear,
     CompressedLinear,
     FanInLinear,
     FanInPointwise,
@@ -25,6 +26,9 @@ __all__ = ["compress"]
 
 GROUPS = ((2, 4), (1, 4), (1, 8))
 """N:M patterns that are stored as such, the densest first."""
+BLOCKS = ((32, 32), (16, 16), (8, 8))
+"""Blocks that are stored as such, the largest first."""
+LINEAR = {Block: BlockLinear, FanIn: FanInLinear, NM: NMLinear}
 
 
 def compress(
@@ -37,11 +41,13 @@ def compress(
 ) -> nnx.Module:
     """A copy of a model whose masked linear layers are stored and run compressed.
 
-    Every `nnx.Linear` with a masked kernel is replaced: by an `NMLinear` where its mask
-    is 2:4, 1:4 or 1:8 with as many weights as that allows (and it is not to be
-    trained), else by a `FanInLinear`, which any mask fits; every `nnx.Conv` with 1x1
-    kernels by a `FanInPointwise`. The function stays the same, to rounding. Kept
-    weights that are zero stay kept. All other layers, masked or not, stay as they are.
+    Every `nnx.Linear` with a masked kernel is replaced: by a `BlockLinear` where its
+    mask has whole blocks of 32x32, 16x16 or 8x8; by an `NMLinear` where it is 2:4, 1:4
+    or 1:8 with as many weights as that allows (and it is not to be trained), else by a
+    `FanInLinear`, which any mask fits; every `nnx.Conv` with 1x1 kernels by a
+    `FanInPointwise`. The function stays the same, to rounding. Kept weights that are
+    zero stay kept. All other layers stay as they are, those whose masks keep every
+    weight, too.
 
     Args:
       model: with the trained (sparse) parameters; it is not changed.
@@ -87,7 +93,8 @@ def compress(
     for path, layer in layers.items():
         if (mask := masks.get(f"{path}/kernel" if path else "kernel")) is not None:
             masked.append(path)
-            if batch is not None and float(mask.mean()) > largest_density(batch):
+            most = 1.0 if batch is None else largest_density(batch)
+            if bool(mask.all()) or float(mask.mean()) > most:
                 continue
             weight = _weight(path, layer, mask, trainable)
             made[path] = replacement(layer, weight, implementation)
@@ -127,7 +134,7 @@ def _is_unpadded(padding: Any) -> bool:
 
 
 def replacement(
-    layer: Any, weight: FanIn | NM, implementation: str | None = None
+    layer: Any, weight: Block | FanIn | NM, implementation: str | None = None
 ) -> CompressedLinear:
     """The compressed twin of a layer."""
     bias = None if layer.bias is None else layer.bias.get_value()
@@ -137,8 +144,7 @@ def replacement(
         given = 1 if layer.strides is None else layer.strides
         strides = (given,) * spatial if isinstance(given, int) else given
         return FanInPointwise(weight, bias, strides=strides, **options)
-    kind = NMLinear if isinstance(weight, NM) else FanInLinear
-    return kind(weight, bias, **options)
+    return LINEAR[type(weight)](weight, bias, **options)
 
 
 def put(model: nnx.Module, made: Mapping[str, nnx.Module]) -> nnx.Module:
@@ -161,7 +167,7 @@ def put(model: nnx.Module, made: Mapping[str, nnx.Module]) -> nnx.Module:
 
 def _weight(
     path: str, layer: Any, mask: Bool[Array, "..."], trainable: bool
-) -> FanIn | NM:
+) -> Block | FanIn | NM:
     kernel = layer.kernel.get_value()
     if mask.shape != kernel.shape:
         raise ValueError(
@@ -175,6 +181,10 @@ def _weight(
         )
     shape = kernel.shape[-2:]
     kernel, mask = kernel.reshape(shape), mask.reshape(shape)
+    if isinstance(layer, nnx.Linear):
+        for block in BLOCKS:
+            if _is_of_blocks(np.asarray(mask), block):
+                return Block.fromdense(kernel, mask, block=block)
     if isinstance(layer, nnx.Linear) and not trainable:
         for n, m in GROUPS:
             if _is_full(np.asarray(mask), n, m):
@@ -190,3 +200,17 @@ def _is_full(mask: np.ndarray, n: int, m: int) -> bool:
     counts = padded.reshape(groups, m, -1).sum(axis=1)
     whole = len(mask) // m
     return bool((counts[:whole] == n).all() and (counts[whole:] <= n).all())
+
+
+def _is_of_blocks(mask: np.ndarray, block: tuple[int, int]) -> bool:
+    """Whether all blocks are whole or empty, without much padding at the edges."""
+    tops = np.arange(0, mask.shape[0], block[0])
+    lefts = np.arange(0, mask.shape[1], block[1])
+
+    def sums(array):
+        return np.add.reduceat(np.add.reduceat(array, tops, axis=0), lefts, axis=1)
+
+    kept, sizes = sums(mask.astype(np.int64)), sums(np.ones(mask.shape, np.int64))
+    whole = bool(((kept == 0) | (kept == sizes)).all())
+    stored = np.count_nonzero(kept) * block[0] * block[1]
+    return whole and stored <= 1.25 * kept.sum()

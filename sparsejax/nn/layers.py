@@ -9,9 +9,10 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
-from sparsejax_kernels import NM, FanIn, matmul
+from sparsejax_kernels import NM, Block, FanIn, matmul
 
 __all__ = [
+    "BlockLinear",
     "CompressedLinear",
     "FanInLinear",
     "FanInPointwise",
@@ -50,7 +51,7 @@ class CompressedLinear(nnx.Module):
 
     def __init__(
         self,
-        weight: FanIn | NM,
+        weight: Block | FanIn | NM,
         bias: Float[Array, " out"] | None = None,
         *,
         dtype: DTypeLike | None = None,
@@ -67,7 +68,7 @@ class CompressedLinear(nnx.Module):
         self.implementation = implementation
 
     @property
-    def weight(self) -> FanIn | NM:
+    def weight(self) -> Block | FanIn | NM:
         """The compressed weight with its current values."""
         leaves = [self.values.get_value(), *self.indices.get_value()]
         return self.format.unflatten(leaves)
@@ -89,6 +90,10 @@ class FanInLinear(CompressedLinear):
 
 class NMLinear(CompressedLinear):
     """A linear layer of which every M inputs keep N weights; see `CompressedLinear`."""
+
+
+class BlockLinear(CompressedLinear):
+    """A linear layer of whole blocks of weights; see `CompressedLinear`."""
 
 
 class FanInPointwise(CompressedLinear):

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from sparsejax_kernels import NM, FanIn
+from sparsejax_kernels import NM, Block, FanIn
 
 from sparsejax.extras import require
 from sparsejax.nn.compressing import modules, put, replaceable, replacement
@@ -18,7 +18,11 @@ from sparsejax.nn.layers import CompressedLinear
 
 __all__ = ["load", "save"]
 
-FORMATS = {"fan-in": (FanIn, ("in_features",)), "n:m": (NM, ("in_features", "m"))}
+FORMATS = {
+    "block": (Block, ("in_features", "out_features")),
+    "fan-in": (FanIn, ("in_features",)),
+    "n:m": (NM, ("in_features", "m")),
+}
 """Name in the file -> format and its static fields."""
 
 
@@ -123,7 +127,7 @@ def _describe(module: CompressedLinear) -> dict[str, Any]:
     raise TypeError(f"a {type(weight).__name__} cannot be saved yet")
 
 
-def _rebuilt(name: str, fields: dict[str, Any], tensors: dict[str, Any]) -> FanIn | NM:
+def _rebuilt(name: str, fields: dict[str, Any], tensors: dict[str, Any]) -> Any:
     kind, static = FORMATS[fields["format"]]
     prefix = f"{name}/" if name else ""
     values, where = tensors[f"{prefix}values"], tensors[f"{prefix}indices/0"]
