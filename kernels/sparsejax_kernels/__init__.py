@@ -2,16 +2,20 @@
 
 from sparsejax_kernels import native
 from sparsejax_kernels.choosing import explain, largest_density
+from sparsejax_kernels.depthwise_convolution import depthwise_convolution
 from sparsejax_kernels.formats import NM, Block, FanIn, Transposed
 from sparsejax_kernels.matmul import matmul
+from sparsejax_kernels.pointwise_convolution import pointwise_convolution
 
 __all__ = [
     "NM",
     "Block",
     "FanIn",
     "Transposed",
+    "depthwise_convolution",
     "explain",
     "largest_density",
     "matmul",
     "native",
+    "pointwise_convolution",
 ]

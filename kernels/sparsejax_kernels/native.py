@@ -20,6 +20,8 @@ HANDLERS = (
     "fan_in_transpose",
     "block_forward",
     "block_value_gradient",
+    "pointwise_forward",
+    "depthwise_forward",
 )
 PREFIX = "sparsejax_kernels."
 LEVELS = {"": 0, "portable": 2, "avx2": 3, "avx512": 4}

@@ -96,7 +96,7 @@ def test_empty_and_padded_weights(implementation):
 
 
 @needs_native
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     inputs=st.integers(1, 200),
     outputs=st.integers(1, 150),

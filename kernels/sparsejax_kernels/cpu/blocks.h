@@ -40,6 +40,7 @@ inline bool multiply_blocks(const Table& table, xla::ffi::ThreadPool& pool,
   if (!legal_blocks(blocks, transposed ? targets : sources,
                     transposed ? sources : targets))
     return false;
+  if (batch == 0) return true;
   i64 threads = std::max<i64>(1, pool.num_threads());
   if (blocks.count * size * batch < kWorthAThread) threads = 1;
 

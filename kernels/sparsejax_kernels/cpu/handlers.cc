@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "blocks.h"
+#include "convolutions.h"
 #include "fan_in.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -195,6 +196,62 @@ ffi::Error block_value_gradient(ffi::ThreadPool pool, i64 level, Floats cotangen
              : out_of_range();
 }
 
+ffi::Error pointwise_forward(ffi::ThreadPool pool, i64 level, bool relu, Floats x,
+                             Floats values, ffi::AnyBuffer indices, Floats bias,
+                             FloatResult y) {
+  if (x.dimensions().size() != 3 || y->dimensions().size() != 3 ||
+      values.dimensions().size() != 2)
+    return wrong_shapes();
+  const i64 batch = x.dimensions()[0], channels = x.dimensions()[1];
+  const i64 pixels = x.dimensions()[2], biases = bias.element_count();
+  const i64 outputs = values.dimensions()[0], length = values.dimensions()[1];
+  if (!is_matrix(indices.dimensions(), outputs, length) ||
+      y->dimensions()[0] != batch || y->dimensions()[1] != outputs ||
+      y->dimensions()[2] != pixels || (biases && biases != outputs))
+    return wrong_shapes();
+  return by_index_type(indices.element_type(), [&](auto type) {
+    using Index = decltype(type);
+    const Rows<Index> rows = {values.typed_data(),
+                              reinterpret_cast<const Index*>(indices.untyped_data()),
+                              nullptr,
+                              nullptr,
+                              length,
+                              outputs * length,
+                              channels};
+    const Epilogue epilogue = {biases ? bias.typed_data() : nullptr, relu};
+    return convolve_pixels(table_of(level), pool, x.typed_data(), batch, pixels, rows,
+                           epilogue, y->typed_data(), outputs)
+               ? ffi::Error::Success()
+               : out_of_range();
+  });
+}
+
+ffi::Error depthwise_forward(ffi::ThreadPool pool, i64 level, bool relu, i64 stride,
+                             Floats x, Floats taps, Floats bias, FloatResult y) {
+  const auto shape = x.dimensions(), result = y->dimensions();
+  if (shape.size() != 4 || result.size() != 4 || (stride != 1 && stride != 2))
+    return wrong_shapes();
+  const i64 batch = shape[0], channels = shape[1], biases = bias.element_count();
+  // The zeros around a plane, of which an odd one comes last.
+  const auto skip = [&](i64 size, i64 outputs) {
+    const i64 zeros = std::max<i64>(0, (outputs - 1) * stride + 3 - size);
+    return 1 - zeros / 2;
+  };
+  const Plane plane = {shape[2],  shape[3],  stride,
+                       result[2], result[3], skip(shape[2], result[2]),
+                       skip(shape[3], result[3])};
+  if (result[0] != batch || result[1] != channels ||
+      plane.rows != ceil_div(plane.height, stride) ||
+      plane.columns != ceil_div(plane.width, stride) ||
+      static_cast<i64>(taps.element_count()) != 9 * channels ||
+      (biases && biases != channels))
+    return wrong_shapes();
+  const Epilogue epilogue = {biases ? bias.typed_data() : nullptr, relu};
+  filter_channels(table_of(level), pool, x.typed_data(), batch, channels, plane,
+                  taps.typed_data(), epilogue, y->typed_data());
+  return ffi::Error::Success();
+}
+
 }  // namespace
 }  // namespace sparsejax_kernels
 
@@ -263,4 +320,24 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(block_value_gradient,
                                   .Arg<Buffer<kFloat>>()
                                   .Arg<Buffer<kFloat>>()
                                   .Arg<Buffer<kInteger>>()
+                                  .Ret<Buffer<kFloat>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(pointwise_forward, sparsejax_kernels::pointwise_forward,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Attr<int64_t>("level")
+                                  .Attr<bool>("relu")
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Ret<Buffer<kFloat>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(depthwise_forward, sparsejax_kernels::depthwise_forward,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Attr<int64_t>("level")
+                                  .Attr<bool>("relu")
+                                  .Attr<int64_t>("stride")
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
                                   .Ret<Buffer<kFloat>>());

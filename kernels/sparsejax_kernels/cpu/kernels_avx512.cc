@@ -1,6 +1,7 @@
 // The kernels for x86-64-v4.
 #include "gathers.h"
 #include "panels.h"
+#include "pixels.h"
 #include "samples.h"
 #include "tiles.h"
 
@@ -8,13 +9,17 @@ namespace sparsejax_kernels {
 
 extern const Table avx512_table = {
     kWidest,
-    {gather<u16>, collect<u16>, sum_panel<u16>, sample<u16>},
-    {gather<i32>, collect<i32>, sum_panel<i32>, sample<i32>},
+    {gather<u16>, collect<u16>, sum_panel<u16>, sample<u16>, sum_pixels<u16>},
+    {gather<i32>, collect<i32>, sum_panel<i32>, sample<i32>, sum_pixels<i32>},
     pack,
     kTallest,
     sum_tile,
     pack_tile,
     transpose_block,
+    kLanes,
+    kMostVectors,
+    pack_pixels,
+    filter_plane,
 };
 
 }  // namespace sparsejax_kernels

@@ -50,7 +50,27 @@ struct Kernels {
   bool (*sample)(const float* cotangent, const float* panel, int width,
                  const Index* indices, i64 length, i64 limit, bool add,
                  float* gradient, i64 first, i64 last);
+  // y[r, p] for p < pixels, rows stride apart, from a panel [limit + 1][vectors]; pixels
+  // fill all of the vectors but the last.
+  bool (*pixels)(const float* panel, int vectors, const Rows<Index>& rows,
+                 Epilogue epilogue, i64 pixels, float* y, i64 stride, i64 first,
+                 i64 last);
 };
+
+// What a 3x3 filter reads and writes: output row h is centred on input row
+// h * stride + skip_rows, and likewise for columns. Outside there are zeros.
+struct Plane {
+  i64 height;
+  i64 width;
+  i64 stride;
+  i64 rows;
+  i64 columns;
+  i64 skip_rows;
+  i64 skip_columns;
+};
+
+// What a filter reads behind a plane and its border.
+constexpr i64 kBehind = 48;
 
 // Where the two factors of a product begin.
 struct Term {
@@ -91,6 +111,15 @@ struct Table {
   // from[rows, columns] -> to[column][stride], zeros from rows up to the stride.
   void (*transpose_block)(const float* from, i64 rows, i64 columns, i64 stride,
                           float* to);
+  // Floats of a vector, and how many vectors of pixels are summed at a time.
+  int lanes;
+  int most_vectors;
+  // x[channel][pixels], rows stride apart -> panel[channel][width], then zeros.
+  void (*pack_pixels)(const float* x, i64 stride, i64 channels, i64 pixels, i64 width,
+                      float* panel);
+  // y[rows, columns] for one channel; bordered is memory for the plane with a border.
+  void (*filter_plane)(const float* x, const Plane& plane, const float* taps,
+                       float bias, bool relu, float* bordered, float* y);
 };
 
 extern const Table portable_table;

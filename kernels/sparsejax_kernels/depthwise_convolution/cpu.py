@@ -1,0 +1,34 @@
+"""The depthwise convolution by the native kernel."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sparsejax_kernels.calls import call, rows_first
+
+__all__ = ["fused"]
+
+
+def fused(
+    x: Float[Array, "batch channels height width"],
+    kernel: Float[Array, "channels 3 3"],
+    bias: Float[Array, " channels"] | None,
+    stride: int,
+    activation: str | None,
+) -> Float[Array, "batch channels rows columns"]:
+    """The convolution, bias and activation in one pass."""
+
+    @rows_first
+    def run(x, kernel, bias):
+        rows, columns = (-(-size // stride) for size in x.shape[2:])
+        result = jax.ShapeDtypeStruct((*x.shape[:2], rows, columns), jnp.float32)
+        attributes = {"relu": activation == "relu", "stride": np.int64(stride)}
+        return call("depthwise_forward", result, **attributes)(x, kernel, bias)
+
+    if bias is None:
+        bias = jnp.zeros(0)
+    x, kernel, bias = (each.astype(jnp.float32) for each in (x, kernel, bias))
+    return run(x, kernel, bias)
