@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -12,7 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax_kernels import FanIn, matmul, native
+from sparsejax_kernels import Block, FanIn, matmul, native
+from sparsejax_kernels.bench_convolutions import (
+    DEPTHWISE,
+    POINTWISE,
+    depthwise_cases,
+    pointwise_cases,
+)
 from sparsejax_kernels.timing import interleaved
 
 __all__ = ["main"]
@@ -22,7 +29,12 @@ SPARSITIES = (0.8, 0.9, 0.95, 0.99)
 BATCHES = (1, 8, 64, 256)
 DENSE = "XLA dense"
 OURS = "sparsejax"
+FORWARD = "forward"
 BACKWARD = "forward+backward"
+BLOCK = "block 32x32"
+BLOCK_BACKWARD = "block, both ways"
+PRODUCTS = (FORWARD, BACKWARD, BLOCK, BLOCK_BACKWARD)
+OPS = (*PRODUCTS, POINTWISE, DEPTHWISE)
 
 
 def random_fan_in(inputs: int, outputs: int, sparsity: float) -> FanIn:
@@ -34,7 +46,21 @@ def random_fan_in(inputs: int, outputs: int, sparsity: float) -> FanIn:
     return FanIn.fromdense(jnp.asarray(weights), jnp.asarray(mask)).with_transpose()
 
 
-def contenders(w: FanIn, batch: int, op: str) -> dict[str, Callable[[], object]]:
+def random_blocks(inputs: int, outputs: int, sparsity: float) -> Block:
+    """A weight of random blocks, ``1 - sparsity`` of all."""
+    generator = np.random.default_rng(0)
+    rows, columns = -(-inputs // 32), -(-outputs // 32)
+    kept = np.zeros(rows * columns, bool)
+    kept[: max(1, round(kept.size * (1 - sparsity)))] = True
+    kept = generator.permutation(kept).reshape(rows, columns)
+    mask = np.kron(kept, np.ones((32, 32), bool))[:inputs, :outputs]
+    weights = generator.standard_normal((inputs, outputs)).astype(np.float32)
+    return Block.fromdense(jnp.asarray(weights), jnp.asarray(mask), block=(32, 32))
+
+
+def contenders(
+    w: FanIn | Block, batch: int, op: str
+) -> dict[str, Callable[[], object]]:
     """Functions that run one product each, all with the same numbers."""
     generator = np.random.default_rng(1)
     inputs, outputs = w.shape
@@ -49,23 +75,18 @@ def contenders(w: FanIn, batch: int, op: str) -> dict[str, Callable[[], object]]
 
         return run
 
-    def sparse(x, values, indices, transposed):
-        return matmul(x, FanIn(values, indices, inputs, transposed))
+    if op in (BACKWARD, BLOCK_BACKWARD):
 
-    if op == BACKWARD:
-
-        def sparse_both(x, values, indices, transposed, cotangent):
+        def sparse_both(x, w, cotangent):
             def product(x, values):
-                return sparse(x, values, indices, transposed)
+                return matmul(x, dataclasses.replace(w, values=values))
 
-            return both_ways(product)(x, values, cotangent)
+            y, vjp = jax.vjp(product, x, w.values)
+            return y, vjp(cotangent)
 
         runs = {
             DENSE: (jax.jit(both_ways(jnp.dot)), (x, dense, cotangent)),
-            OURS: (
-                jax.jit(sparse_both),
-                (x, w.values, w.indices, w.transposed, cotangent),
-            ),
+            OURS: (jax.jit(sparse_both), (x, w, cotangent)),
         }
     else:
         runs = {
@@ -75,19 +96,26 @@ def contenders(w: FanIn, batch: int, op: str) -> dict[str, Callable[[], object]]
     expected, found = (jax.tree.leaves(run(*given))[0] for run, given in runs.values())
     if not np.allclose(found, expected, atol=1e-4 * float(jnp.abs(expected).max())):
         raise AssertionError(f"{op} of {w.shape} at batch {batch} is not the dense one")
-    calls: dict[str, Callable[[], object]] = {
-        name: lambda run=run, given=given: jax.block_until_ready(run(*given))
-        for name, (run, given) in runs.items()
-    }
+    calls = waiting(runs)
     if importlib.util.find_spec("torch") is not None:
         calls["PyTorch dense"] = torch_dense(x, dense, cotangent, op)
     return calls
 
 
+def waiting(
+    runs: dict[str, tuple[Callable, tuple]],
+) -> dict[str, Callable[[], object]]:
+    """Functions without arguments that return when their result is there."""
+    return {
+        name: lambda run=run, given=given: jax.block_until_ready(run(*given))
+        for name, (run, given) in runs.items()
+    }
+
+
 def torch_dense(x, dense, cotangent, op: str) -> Callable[[], object]:
     """The same by PyTorch on the CPU."""
     torch = importlib.import_module("torch")
-    backward = op == BACKWARD
+    backward = op in (BACKWARD, BLOCK_BACKWARD)
     tensors = [torch.from_numpy(np.array(array)) for array in (x, dense.T, cotangent)]
     x, weight, cotangent = tensors
     linear = torch.nn.functional.linear
@@ -103,26 +131,50 @@ def torch_dense(x, dense, cotangent, op: str) -> Callable[[], object]:
     return lambda: torch.autograd.grad(linear(x, weight), (x, weight), cotangent)
 
 
-def measure(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Yields a row per contender and case."""
-    cases = [("forward", batch) for batch in arguments.batches]
-    cases += [(BACKWARD, batch) for batch in arguments.backward_batches]
+def cases(
+    arguments: argparse.Namespace,
+) -> Iterator[tuple[dict, dict[str, Callable[[], object]]]]:
+    """Yields what is compared, and who takes part."""
+    ops = arguments.ops
     for inputs, outputs in SHAPES:
         for sparsity in arguments.sparsities:
-            w = random_fan_in(inputs, outputs, sparsity)
-            for op, batch in cases:
-                calls = contenders(w, batch, op)
-                times = interleaved(calls, seconds=arguments.seconds)
-                for name, time in times.items():
-                    yield {
+            for build, forward, backward in (
+                (random_fan_in, FORWARD, BACKWARD),
+                (random_blocks, BLOCK, BLOCK_BACKWARD),
+            ):
+                every = [(forward, batch) for batch in arguments.batches]
+                every += [(backward, batch) for batch in arguments.backward_batches]
+                every = [case for case in every if case[0] in ops]
+                if not every:
+                    continue
+                w = build(inputs, outputs, sparsity)
+                for op, batch in every:
+                    case = {
                         "op": op,
                         "shape": f"{inputs}x{outputs}",
                         "sparsity": sparsity,
                         "batch": batch,
-                        "contender": name,
-                        "median_us": round(time.median * 1e6, 1),
-                        "p10_us": round(time.p10 * 1e6, 1),
                     }
+                    yield case, contenders(w, batch, op)
+    if POINTWISE in ops:
+        for case, runs in pointwise_cases(arguments.sparsities, random_fan_in):
+            yield case, waiting(runs)
+    if DEPTHWISE in ops:
+        for case, runs in depthwise_cases():
+            yield case, waiting(runs)
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Yields a row per contender and case."""
+    for case, calls in cases(arguments):
+        times = interleaved(calls, seconds=arguments.seconds)
+        for name, time in times.items():
+            yield {
+                **case,
+                "contender": name,
+                "median_us": round(time.median * 1e6, 1),
+                "p10_us": round(time.p10 * 1e6, 1),
+            }
 
 
 def case_of(row: dict) -> tuple:
@@ -130,16 +182,23 @@ def case_of(row: dict) -> tuple:
     return row["op"], row["shape"], row["batch"], row["sparsity"]
 
 
+def title(rows: list[dict]) -> str:
+    """The heading of a case's line."""
+    others = [row["contender"] for row in rows if row["contender"] != OURS]
+    first = f"{'op':<17}{'shape':>10}{'batch':>6}{'sparsity':>9}{OURS:>11}"
+    return first + "".join(f"{name:>18}" + " " * 8 for name in others)
+
+
 def line(rows: list[dict]) -> str:
     """One case as a line of the table: times, and how much faster than dense."""
     op, shape, batch, sparsity = case_of(rows[0])
     by_name = {row["contender"]: row for row in rows}
     ours = by_name.pop(OURS)
-    cells = [f"{op:<17}{shape:>9}{batch:>6}{sparsity:>9.0%}{ours['p10_us']:>11,.0f}"]
+    cells = [f"{op:<17}{shape:>10}{batch:>6}{sparsity:>9.0%}{ours['p10_us']:>11,.0f}"]
     for row in by_name.values():
         ratio = row["p10_us"] / ours["p10_us"]
         median = row["median_us"] / ours["median_us"]
-        cells.append(f"{row['p10_us']:>11,.0f}{ratio:>7.1f}x ({median:.1f}x)")
+        cells.append(f"{row['p10_us']:>10,.0f}{ratio:>7.1f}x{f'({median:.1f}x)':>8}")
     return "".join(cells)
 
 
@@ -151,6 +210,9 @@ def plot(rows: list[dict], file: str) -> None:
             'pip install "sparsejax[train]"'
         )
     pyplot = importlib.import_module("matplotlib.pyplot")
+    rows = [row for row in rows if row["op"] in PRODUCTS]
+    if not rows:
+        raise SystemExit("--plot draws products; add one of them to --ops")
     times = {(*case_of(row), row["contender"]): row["p10_us"] for row in rows}
     shapes = sorted({row["shape"] for row in rows})
     figure, axes = pyplot.subplots(1, len(shapes), figsize=(9, 3.5), sharey=True)
@@ -177,21 +239,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=BATCHES)
     parser.add_argument("--backward-batches", type=int, nargs="*", default=[128])
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
+    parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS)
     options = parser.parse_args(arguments)
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}; microseconds, p10;")
     print("in brackets the ratio of medians; kernels:", native.why_not() or "native")
-    others = [DENSE] + ["PyTorch dense"] * bool(importlib.util.find_spec("torch"))
-    title = f"{'op':<17}{'shape':>9}{'batch':>6}{'sparsity':>9}{OURS:>11}"
-    print(title + "".join(f"{name:>15}       " for name in others))
-    rows, case = [], []
+    rows, case, heading = [], [], None
+
+    def show():
+        nonlocal heading
+        if title(case) != heading:
+            heading = title(case)
+            print(heading)
+        print(line(case), flush=True)
+
     for row in measure(options):
         if case and case_of(case[0]) != case_of(row):
-            print(line(case), flush=True)
+            show()
             case = []
         case.append(row)
         rows.append(row)
     if case:
-        print(line(case))
+        show()
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
     if options.plot:

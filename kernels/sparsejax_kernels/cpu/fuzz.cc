@@ -22,6 +22,8 @@ struct ThreadPool {
 };
 }  // namespace xla::ffi
 
+#include "blocks.h"
+#include "convolutions.h"
 #include "fan_in.h"
 
 namespace {
@@ -132,6 +134,138 @@ void once(const Table& table, i64 threads) {
   }
 }
 
+// Runs with a pool of some threads, and waits for all of them.
+template <class Body>
+auto with_pool(i64 threads, Body&& body) {
+  std::vector<std::thread> running;
+  xla::ffi::ThreadPool pool{threads, &running};
+  const auto result = body(pool);
+  for (auto& thread : running) thread.join();
+  return result;
+}
+
+void blocks_once(const Table& table, i64 threads) {
+  const i64 inputs = 1 + below(150), outputs = 1 + below(100), batch = 1 + below(80);
+  const i64 height = 1 + below(40), width = 1 + below(40);
+  const i64 rows = ceil_div(inputs, height), columns = ceil_div(outputs, width);
+  const i64 count = below(2 * rows * columns + 1), size = height * width;
+  const auto x = floats(batch * inputs), cotangent = floats(batch * outputs);
+  const auto values = floats(count * size), bias = floats(outputs);
+  // In any order, some twice, some padding.
+  std::vector<i32> coordinates(2 * count);
+  for (i64 i = 0; i < count; ++i) {
+    coordinates[2 * i] = static_cast<i32>(below(rows + 1));
+    coordinates[2 * i + 1] = static_cast<i32>(below(columns + 1));
+  }
+  std::vector<float> y(batch * outputs), dx(batch * inputs), dvalues(count * size);
+  std::vector<double> y_is(y.size()), dx_is(dx.size()), dvalues_is(dvalues.size());
+  for (i64 b = 0; b < batch; ++b) {
+    for (i64 o = 0; o < outputs; ++o) y_is[b * outputs + o] = bias[o];
+    for (i64 e = 0; e < count * size; ++e) {
+      const i64 row = coordinates[2 * (e / size)];
+      const i64 column = coordinates[2 * (e / size) + 1];
+      const i64 i = row * height + e % size / width, o = column * width + e % width;
+      if (row == rows || column == columns || i >= inputs || o >= outputs) continue;
+      const double value = values[e], read = x[b * inputs + i];
+      y_is[b * outputs + o] += value * read;
+      dx_is[b * inputs + i] += value * cotangent[b * outputs + o];
+      dvalues_is[e] += read * cotangent[b * outputs + o];
+    }
+    for (i64 o = 0; o < outputs; ++o)
+      y_is[b * outputs + o] = std::max(y_is[b * outputs + o], 0.0);
+  }
+  auto run = [&](int which) {
+    const Blocks blocks = {values.data(), coordinates.data(), count, height, width};
+    return with_pool(threads, [&](xla::ffi::ThreadPool& pool) {
+      if (which == 0)
+        return multiply_blocks(table, pool, x.data(), batch, inputs, blocks, false,
+                               {bias.data(), true}, y.data(), outputs);
+      if (which == 1)
+        return multiply_blocks(table, pool, cotangent.data(), batch, outputs, blocks,
+                               true, {nullptr, false}, dx.data(), inputs);
+      return sample_blocks(table, pool, cotangent.data(), x.data(), batch, inputs,
+                           outputs, blocks, dvalues.data());
+    });
+  };
+  for (int which = 0; which < 3; ++which) expect(run(which), "legal blocks are refused");
+  expect(close(y, y_is), "blocks: forward");
+  expect(close(dx, dx_is), "blocks: gradient of the inputs");
+  expect(close(dvalues, dvalues_is), "blocks: gradient of the values");
+  if (count == 0) return;
+  const i64 victim = below(2 * count);
+  const i32 largest = static_cast<i32>(victim % 2 ? columns : rows);
+  for (i32 bad : {-1, largest + 1, 1 << 30, -(1 << 30)}) {
+    coordinates[victim] = bad;
+    for (int which = 0; which < 3; ++which)
+      expect(!run(which), "a corrupt coordinate is accepted");
+  }
+}
+
+template <class Index>
+void pixels_once(const Table& table, i64 threads) {
+  const i64 channels = 1 + below(60), outputs = 1 + below(40), batch = 1 + below(3);
+  const i64 length = 1 + below(channels), pixels = 1 + below(300);
+  const auto x = floats(batch * channels * pixels), values = floats(outputs * length);
+  const auto bias = floats(outputs);
+  std::vector<Index> indices(outputs * length);
+  for (Index& each : indices) each = static_cast<Index>(below(channels + 1));
+  std::vector<float> y(batch * outputs * pixels);
+  std::vector<double> y_is(y.size());
+  for (i64 r = 0; r < batch * outputs; ++r) {
+    const i64 b = r / outputs, o = r % outputs;
+    for (i64 p = 0; p < pixels; ++p) {
+      double sum = bias[o];
+      for (i64 e = o * length; e < (o + 1) * length; ++e)
+        if (indices[e] < channels)
+          sum += static_cast<double>(values[e]) *
+                 x[(b * channels + indices[e]) * pixels + p];
+      y_is[r * pixels + p] = std::max(sum, 0.0);
+    }
+  }
+  auto run = [&] {
+    return with_pool(threads, [&](xla::ffi::ThreadPool& pool) {
+      const Rows<Index> rows = {values.data(), indices.data(), nullptr, nullptr, length,
+                                outputs * length, channels};
+      return convolve_pixels(table, pool, x.data(), batch, pixels, rows,
+                             {bias.data(), true}, y.data(), outputs);
+    });
+  };
+  expect(run(), "a legal 1x1 convolution is refused");
+  expect(close(y, y_is), "1x1 convolution");
+  indices[below(outputs * length)] = static_cast<Index>(channels + 1 + below(1000));
+  expect(!run(), "a corrupt index of a 1x1 convolution is accepted");
+}
+
+void planes_once(const Table& table, i64 threads) {
+  const i64 batch = 1 + below(3), channels = 1 + below(9), stride = 1 + below(2);
+  const i64 height = 1 + below(40), width = 1 + below(60);
+  const i64 rows = ceil_div(height, stride), columns = ceil_div(width, stride);
+  const i64 above = std::max<i64>(0, (rows - 1) * stride + 3 - height) / 2;
+  const i64 before = std::max<i64>(0, (columns - 1) * stride + 3 - width) / 2;
+  const auto x = floats(batch * channels * height * width), taps = floats(9 * channels);
+  const auto bias = floats(channels);
+  std::vector<float> y(batch * channels * rows * columns);
+  std::vector<double> y_is(y.size());
+  for (size_t at = 0; at < y.size(); ++at) {
+    const i64 plane = at / (rows * columns), h = at / columns % rows, w = at % columns;
+    double sum = bias[plane % channels];
+    for (i64 tap = 0; tap < 9; ++tap) {
+      const i64 i = h * stride - above + tap / 3, j = w * stride - before + tap % 3;
+      if (i < 0 || j < 0 || i >= height || j >= width) continue;
+      sum += static_cast<double>(taps[plane % channels * 9 + tap]) *
+             x[(plane * height + i) * width + j];
+    }
+    y_is[at] = sum;
+  }
+  const Plane plane = {height, width, stride, rows, columns, 1 - above, 1 - before};
+  with_pool(threads, [&](xla::ffi::ThreadPool& pool) {
+    filter_channels(table, pool, x.data(), batch, channels, plane, taps.data(),
+                    {bias.data(), false}, y.data());
+    return true;
+  });
+  expect(close(y, y_is), "depthwise convolution");
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -145,7 +279,11 @@ int main(int count, char** arguments) {
     for (int i = 0; i < cases; ++i) {
       once<u16>(*table, 1 + i % 3);
       once<i32>(*table, 1 + i % 3);
+      blocks_once(*table, 1 + i % 3);
+      pixels_once<u16>(*table, 1 + i % 3);
+      pixels_once<i32>(*table, 1 + i % 3);
+      planes_once(*table, 1 + i % 3);
     }
   }
-  std::printf("%zu instruction sets, %d cases each\n", tables.size(), 2 * cases);
+  std::printf("%zu instruction sets, %d cases each\n", tables.size(), 6 * cases);
 }
