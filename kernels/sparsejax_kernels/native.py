@@ -15,6 +15,7 @@ __all__ = ["available", "level", "why_not"]
 
 HANDLERS = (
     "fan_in_forward",
+    "fan_in_gradients",
     "fan_in_input_gradient",
     "fan_in_value_gradient",
     "fan_in_transpose",

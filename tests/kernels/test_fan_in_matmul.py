@@ -208,6 +208,57 @@ def test_corrupt_indices_only_ever_raise(batch, bad, level, monkeypatch):
             dx(wrong).block_until_ready()
 
 
+@needs_native
+def test_gradients_that_nobody_wants_are_not_computed():
+    w = FanIn.fromdense(*layer(50, 12)).with_transpose()
+    x = normal(4, 50)
+
+    def loss(values, x):
+        one = dataclasses.replace(w, values=values)
+        return jnp.sum(jnp.sin(matmul(x, one, implementation="cpu", activation="relu")))
+
+    calls = {
+        0: "fan_in_value_gradient",
+        1: "fan_in_input_gradient",
+        (0, 1): "fan_in_gradients",
+    }
+    for arguments, call in calls.items():
+        gradient = jax.jit(jax.grad(loss, arguments))
+        program = gradient.lower(w.values, x).as_text()
+        assert [name for name in calls.values() if name in program] == [call]
+
+
+@needs_native
+def test_both_gradients_under_scan_and_vmap():
+    w = FanIn.fromdense(*layer(16, 16)).with_transpose()
+    x = normal(3, 16)
+    layers = jnp.stack([w.values, 0.5 * w.values])
+    bias = normal(16)
+
+    def loss(layers, x, product):
+        def step(x, values):
+            y = product(x, dataclasses.replace(w, values=values))
+            return jax.nn.relu(y + bias[None]), None
+
+        return jnp.sum(jnp.sin(jax.lax.scan(step, x, layers)[0]))
+
+    def dense(x, w):
+        return x @ w.todense()
+
+    gradient = jax.grad(loss, (0, 1))
+    for found, expected in zip(
+        gradient(layers, x, matmul), gradient(layers, x, dense), strict=True
+    ):
+        close(found, expected)
+    many = jnp.stack([x, 2 * x])
+    found, expected = (
+        jax.vmap(lambda x, run=run: gradient(layers, x, run))(many)
+        for run in (matmul, dense)
+    )
+    for one, other in zip(found, expected, strict=True):
+        close(one, other)
+
+
 def test_wrong_arguments():
     w = FanIn.fromdense(*layer(50, 12))
     with pytest.raises(ValueError, match="w reads 50 inputs"):

@@ -3,6 +3,7 @@
 #define SPARSEJAX_KERNELS_FAN_IN_H_
 
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include "parallel.h"
@@ -112,33 +113,121 @@ bool multiply(const Table& table, xla::ffi::ThreadPool& pool, const float* x,
   return fine;
 }
 
-// gradient[o, j] = sum over b of cotangent[b, o] * x[b, indices[o, j]].
-template <class Index>
-bool sample_products(const Table& table, xla::ffi::ThreadPool& pool,
-                     const float* cotangent, const float* x, i64 batch, i64 inputs,
-                     i64 outputs, const Index* indices, i64 length, float* gradient) {
+// A transposed index: row i has the entries starts[i] to starts[i + 1], entry e belongs
+// to output owners[e] and has its value at values[positions[e]].
+template <class Owner>
+struct TransposedIndex {
+  const i32* starts;
+  const Owner* owners;
+  const i32* positions;
+  i64 inputs;
+  i64 entries;
+};
+
+// Rows of a transposed index with their values in order; empty where it is corrupt.
+template <class Owner>
+std::optional<Rows<Owner>> arrange(const Table& table, xla::ffi::ThreadPool& pool,
+                                   i64 threads, const float* values, i64 outputs,
+                                   const TransposedIndex<Owner>& index) {
+  const i32 *starts = index.starts;
+  i64 falling = starts[0] < 0 || starts[index.inputs] > index.entries;
+  for (i64 i = 0; i < index.inputs; ++i) falling += starts[i] > starts[i + 1];
+  if (falling) return std::nullopt;
+  const i64 begin = starts[0], size = starts[index.inputs] - begin;
+  float* arranged = scratch(4, index.entries);
+  const auto& kernels = kernels_of<Owner>(table);
+  std::atomic<bool> fine{true};
+  const i64 parts = size < 4 * 4096 ? 1 : 4 * threads;
+  parallel_for(pool, parts, threads, [&](i64 part) {
+    if (!kernels.arrange(values, index.positions, index.owners, index.entries, outputs,
+                         arranged, begin + size * part / parts,
+                         begin + size * (part + 1) / parts))
+      fine = false;
+  });
+  if (!fine) return std::nullopt;
+  return Rows<Owner>{arranged, index.owners, starts, 0, index.entries, outputs};
+}
+
+// gradient[o, j] = sum over b of cotangent[b, o] * x[b, indices[o, j]], and where index
+// is not null input_gradient[b, i] = sum over the entries e of its row i of
+// values[positions[e]] * cotangent[b, owners[e]].
+template <class Index, class Owner>
+bool gradients(const Table& table, xla::ffi::ThreadPool& pool, const float* cotangent,
+               const float* x, i64 batch, i64 inputs, i64 outputs, const float* values,
+               const Index* indices, i64 length, const TransposedIndex<Owner>* index,
+               float* input_gradient, float* gradient) {
   const auto& kernels = kernels_of<Index>(table);
   const i64 entries = outputs * length;
   i64 threads = std::max<i64>(1, pool.num_threads());
   if (entries * batch < kWorthAThread) threads = 1;
-  int width = batch >= 64 * threads ? 64 : batch >= 32 * threads ? 32 : 16;
-  if (width == 64 && inputs > 1536) width = 32;
-  width = std::min(width, table.widest);
+  Rows<Owner> rows = {};
+  if (index) {
+    const auto arranged = arrange(table, pool, threads, values, outputs, *index);
+    if (!arranged) return false;
+    rows = *arranged;
+  }
+  // Panels of 64 were no faster: two of them leave the second cache.
+  const int width = batch >= 32 * threads ? 32 : 16;
   const i64 panels = ceil_div(batch, width);
+  const i64 inputs_size = (inputs + 1) * width, outputs_size = (outputs + 1) * width;
+  std::atomic<bool> fine{true};
+  if (panels < threads) {
+    // Too few to give everybody one: they are shared, and the rows are cut up.
+    float* inputs_panels = scratch(1, panels * inputs_size);
+    float* outputs_panels = scratch(2, panels * outputs_size);
+    parallel_for(pool, 2 * panels, threads, [&](i64 task) {
+      const i64 p = task / 2, begin = p * width;
+      const i64 size = std::min<i64>(width, batch - begin);
+      if (task % 2) {
+        pack_panel(table, x + begin * inputs, inputs, size, width,
+                   inputs_panels + p * inputs_size);
+      } else {
+        pack_panel(table, cotangent + begin * outputs, outputs, size, width,
+                   outputs_panels + p * outputs_size);
+      }
+    });
+    const i64 inputs_cut = ceil_div(ceil_div(inputs, 4 * threads), 16) * 16;
+    const i64 outputs_cut = ceil_div(ceil_div(outputs, 4 * threads), 16) * 16;
+    const i64 inputs_parts = index ? ceil_div(inputs, inputs_cut) : 0;
+    const i64 parts = inputs_parts + ceil_div(outputs, outputs_cut);
+    parallel_for(pool, parts, threads, [&](i64 part) {
+      for (i64 p = 0; p < panels; ++p) {
+        const i64 begin = p * width, size = std::min<i64>(width, batch - begin);
+        if (part < inputs_parts) {
+          kernels_of<Owner>(table).panel(
+              outputs_panels + p * outputs_size, width, rows, {nullptr, false}, size,
+              input_gradient + begin * inputs, inputs, part * inputs_cut,
+              std::min(inputs, (part + 1) * inputs_cut));
+          continue;
+        }
+        const i64 first = (part - inputs_parts) * outputs_cut;
+        if (!kernels.sample(outputs_panels + p * outputs_size,
+                            inputs_panels + p * inputs_size, width, indices, length,
+                            inputs, p > 0, gradient, first,
+                            std::min(outputs, first + outputs_cut)))
+          fine = false;
+      }
+    });
+    return fine;
+  }
   // Everybody sums its own batches into memory of its own; the sums are added at the end.
   const i64 groups = std::min({threads, panels, kMostThreads});
   float* partial = groups > 1 ? scratch(3, (groups - 1) * entries) : nullptr;
-  std::atomic<bool> fine{true};
   parallel_for(pool, groups, threads, [&](i64 group) {
-    float* inputs_panel = scratch(1, (inputs + 1) * width);
-    float* outputs_panel = scratch(2, (outputs + 1) * width);
+    float* inputs_panel = scratch(1, inputs_size);
+    float* outputs_panel = scratch(2, outputs_size);
     float* sum = group == 0 ? gradient : partial + (group - 1) * entries;
     const i64 first = panels * group / groups;
     for (i64 p = first; p < panels * (group + 1) / groups; ++p) {
       const i64 begin = p * width, size = std::min<i64>(width, batch - begin);
-      pack_panel(table, x + begin * inputs, inputs, size, width, inputs_panel);
       pack_panel(table, cotangent + begin * outputs, outputs, size, width,
                  outputs_panel);
+      // While the panel of the cotangent is in the second cache and alone there.
+      if (index)
+        kernels_of<Owner>(table).panel(outputs_panel, width, rows, {nullptr, false},
+                                       size, input_gradient + begin * inputs, inputs, 0,
+                                       inputs);
+      pack_panel(table, x + begin * inputs, inputs, size, width, inputs_panel);
       if (!kernels.sample(outputs_panel, inputs_panel, width, indices, length, inputs,
                           p > first, sum, 0, outputs)) {
         fine = false;
@@ -157,6 +246,18 @@ bool sample_products(const Table& table, xla::ffi::ThreadPool& pool,
     });
   }
   return fine;
+}
+
+// input_gradient alone.
+template <class Owner>
+bool multiply_transposed(const Table& table, xla::ffi::ThreadPool& pool,
+                         const float* cotangent, i64 batch, i64 outputs,
+                         const float* values, const TransposedIndex<Owner>& index,
+                         float* input_gradient) {
+  const i64 threads = std::max<i64>(1, pool.num_threads());
+  const auto rows = arrange(table, pool, threads, values, outputs, index);
+  return rows && multiply(table, pool, cotangent, batch, *rows, {nullptr, false},
+                          input_gradient, index.inputs);
 }
 
 // Groups the entries by input: a counting sort, whose order within an input is stable.

@@ -63,6 +63,7 @@ void once(const Table& table, i64 threads) {
   // The last one is padding.
   for (Index& each : indices) each = static_cast<Index>(below(inputs + 1));
   std::vector<float> y(batch * outputs), dx(batch * inputs), dvalues(indices.size());
+  std::vector<float> dx_too(dx.size()), dvalues_too(dvalues.size());
   std::vector<double> y_is(y.size()), dx_is(dx.size()), dvalues_is(dvalues.size());
   for (i64 b = 0; b < batch; ++b) {
     for (i64 o = 0; o < outputs; ++o) {
@@ -83,31 +84,36 @@ void once(const Table& table, i64 threads) {
   auto run = [&](int which) {
     std::vector<std::thread> running;
     xla::ffi::ThreadPool pool{threads, &running};
-    Rows<Index> rows = {values.data(), indices.data(), nullptr, nullptr, length,
-                        outputs * length, inputs};
+    const Rows<Index> rows = {values.data(), indices.data(),    nullptr,
+                              length,        outputs * length, inputs};
+    const TransposedIndex<Index> index = {starts.data(), owners.data(), positions.data(),
+                                          inputs, outputs * length};
+    const TransposedIndex<Index>* none = nullptr;
     bool fine = false;
     if (which == 0)
       fine = multiply(table, pool, x.data(), batch, rows, {bias.data(), true}, y.data(),
                       outputs);
     if (which == 1)
-      fine = sample_products(table, pool, cotangent.data(), x.data(), batch, inputs,
-                             outputs, indices.data(), length, dvalues.data());
+      fine = gradients(table, pool, cotangent.data(), x.data(), batch, inputs, outputs,
+                       nullptr, indices.data(), length, none, nullptr, dvalues.data());
     if (which == 2)
       fine = transpose_index(indices.data(), outputs, length, inputs, starts.data(),
                              owners.data(), positions.data());
-    if (which == 3) {
-      rows = {values.data(), owners.data(), starts.data(), positions.data(), 0,
-              outputs * length, outputs};
-      fine = multiply(table, pool, cotangent.data(), batch, rows, {nullptr, false},
-                      dx.data(), inputs);
-    }
+    if (which == 3)
+      fine = multiply_transposed(table, pool, cotangent.data(), batch, outputs,
+                                 values.data(), index, dx.data());
+    if (which == 4)
+      fine = gradients(table, pool, cotangent.data(), x.data(), batch, inputs, outputs,
+                       values.data(), indices.data(), length, &index, dx_too.data(),
+                       dvalues_too.data());
     for (auto& thread : running) thread.join();
     return fine;
   };
-  for (int which = 0; which < 4; ++which) expect(run(which), "a legal weight is refused");
+  for (int which = 0; which < 5; ++which) expect(run(which), "a legal weight is refused");
   expect(close(y, y_is), "forward");
   expect(close(dvalues, dvalues_is), "gradient of the values");
   expect(close(dx, dx_is), "gradient of the inputs");
+  expect(close(dvalues_too, dvalues_is) && close(dx_too, dx_is), "both gradients");
 
   auto corrupt = [&](auto& array, i64 bad, std::initializer_list<int> users) {
     auto& victim = array[below(array.size())];
@@ -116,21 +122,21 @@ void once(const Table& table, i64 threads) {
     for (int which : users) expect(!run(which), "a corrupt index is accepted");
     victim = before;
   };
-  corrupt(indices, inputs + 1 + below(1000), {0, 1, 2});
-  corrupt(indices, -1, {0, 1, 2});
+  corrupt(indices, inputs + 1 + below(1000), {0, 1, 2, 4});
+  corrupt(indices, -1, {0, 1, 2, 4});
   // What was sorted by corrupt indices is stale.
   expect(run(2), "transpose");
   corrupt(positions, -1 - below(100), {});
-  corrupt(starts, -7, {3});
-  corrupt(starts, 1 << 30, {3});
+  corrupt(starts, -7, {3, 4});
+  corrupt(starts, 1 << 30, {3, 4});
   if (starts.back() > 0) {
     const i64 used = below(starts.back());
     const Index owner = owners[used];
     owners[used] = static_cast<Index>(outputs + 1 + below(99));
-    expect(!run(3), "a corrupt owner is accepted");
+    expect(!run(3) && !run(4), "a corrupt owner is accepted");
     owners[used] = owner;
     positions[used] = static_cast<i32>(indices.size());
-    expect(!run(3), "a corrupt position is accepted");
+    expect(!run(3) && !run(4), "a corrupt position is accepted");
   }
 }
 

@@ -71,7 +71,6 @@ ffi::Error forward(ffi::ThreadPool pool, i64 level, bool relu, Floats x, Floats 
     const Rows<Index> rows = {values.typed_data(),
                               reinterpret_cast<const Index*>(indices.untyped_data()),
                               nullptr,
-                              nullptr,
                               length,
                               outputs * length,
                               inputs};
@@ -83,30 +82,36 @@ ffi::Error forward(ffi::ThreadPool pool, i64 level, bool relu, Floats x, Floats 
   });
 }
 
+template <class Owner>
+TransposedIndex<Owner> transposed_index(Integers starts, ffi::AnyBuffer owners,
+                                        Integers positions) {
+  return {starts.typed_data(), reinterpret_cast<const Owner*>(owners.untyped_data()),
+          positions.typed_data(), static_cast<i64>(starts.element_count()) - 1,
+          static_cast<i64>(owners.element_count())};
+}
+
+bool fits(Integers starts, ffi::AnyBuffer owners, Integers positions, i64 inputs,
+          i64 entries) {
+  return static_cast<i64>(starts.element_count()) == inputs + 1 &&
+         static_cast<i64>(owners.element_count()) == entries &&
+         static_cast<i64>(positions.element_count()) == entries;
+}
+
 ffi::Error input_gradient(ffi::ThreadPool pool, i64 level, Floats cotangent,
-                          Floats values, Integers starts, ffi::AnyBuffer outputs_of,
+                          Floats values, Integers starts, ffi::AnyBuffer owners,
                           Integers positions, FloatResult gradient) {
   if (cotangent.dimensions().size() != 2 || gradient->dimensions().size() != 2)
     return wrong_shapes();
   const i64 batch = cotangent.dimensions()[0], outputs = cotangent.dimensions()[1];
   const i64 inputs = gradient->dimensions()[1];
-  const i64 entries = values.element_count();
   if (gradient->dimensions()[0] != batch ||
-      static_cast<i64>(starts.element_count()) != inputs + 1 ||
-      static_cast<i64>(outputs_of.element_count()) != entries ||
-      static_cast<i64>(positions.element_count()) != entries)
+      !fits(starts, owners, positions, inputs, values.element_count()))
     return wrong_shapes();
-  return by_index_type(outputs_of.element_type(), [&](auto type) {
-    using Index = decltype(type);
-    const Rows<Index> rows = {values.typed_data(),
-                              reinterpret_cast<const Index*>(outputs_of.untyped_data()),
-                              starts.typed_data(),
-                              positions.typed_data(),
-                              0,
-                              entries,
-                              outputs};
-    return multiply(table_of(level), pool, cotangent.typed_data(), batch, rows,
-                    Epilogue{nullptr, false}, gradient->typed_data(), inputs)
+  return by_index_type(owners.element_type(), [&](auto type) {
+    const auto index = transposed_index<decltype(type)>(starts, owners, positions);
+    return multiply_transposed(table_of(level), pool, cotangent.typed_data(), batch,
+                               outputs, values.typed_data(), index,
+                               gradient->typed_data())
                ? ffi::Error::Success()
                : out_of_range();
   });
@@ -123,13 +128,41 @@ ffi::Error value_gradient(ffi::ThreadPool pool, i64 level, Floats cotangent, Flo
       !is_matrix(gradient->dimensions(), outputs, length))
     return wrong_shapes();
   return by_index_type(indices.element_type(), [&](auto type) {
-    using Index = decltype(type);
-    return sample_products(table_of(level), pool, cotangent.typed_data(),
-                           x.typed_data(), batch, inputs, outputs,
-                           reinterpret_cast<const Index*>(indices.untyped_data()),
-                           length, gradient->typed_data())
+    const TransposedIndex<u16>* none = nullptr;
+    return gradients(table_of(level), pool, cotangent.typed_data(), x.typed_data(),
+                     batch, inputs, outputs, nullptr,
+                     reinterpret_cast<const decltype(type)*>(indices.untyped_data()),
+                     length, none, nullptr, gradient->typed_data())
                ? ffi::Error::Success()
                : out_of_range();
+  });
+}
+
+ffi::Error both_gradients(ffi::ThreadPool pool, i64 level, Floats cotangent, Floats x,
+                          Floats values, ffi::AnyBuffer indices, Integers starts,
+                          ffi::AnyBuffer owners, Integers positions, FloatResult to_x,
+                          FloatResult to_values) {
+  if (cotangent.dimensions().size() != 2 || x.dimensions().size() != 2 ||
+      indices.dimensions().size() != 2)
+    return wrong_shapes();
+  const i64 batch = x.dimensions()[0], inputs = x.dimensions()[1];
+  const i64 outputs = indices.dimensions()[0], length = indices.dimensions()[1];
+  if (!is_matrix(cotangent.dimensions(), batch, outputs) ||
+      !is_matrix(values.dimensions(), outputs, length) ||
+      !is_matrix(to_x->dimensions(), batch, inputs) ||
+      !is_matrix(to_values->dimensions(), outputs, length) ||
+      !fits(starts, owners, positions, inputs, outputs * length))
+    return wrong_shapes();
+  return by_index_type(indices.element_type(), [&](auto type) {
+    const auto* reads = reinterpret_cast<const decltype(type)*>(indices.untyped_data());
+    return by_index_type(owners.element_type(), [&](auto owner) {
+      const auto index = transposed_index<decltype(owner)>(starts, owners, positions);
+      return gradients(table_of(level), pool, cotangent.typed_data(), x.typed_data(),
+                       batch, inputs, outputs, values.typed_data(), reads, length,
+                       &index, to_x->typed_data(), to_values->typed_data())
+                 ? ffi::Error::Success()
+                 : out_of_range();
+    });
   });
 }
 
@@ -294,6 +327,19 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fan_in_value_gradient, sparsejax_kernels::value_gr
                                   .Arg<Buffer<kFloat>>()
                                   .Arg<Buffer<kFloat>>()
                                   .Arg<AnyBuffer>()
+                                  .Ret<Buffer<kFloat>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fan_in_gradients, sparsejax_kernels::both_gradients,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Attr<int64_t>("level")
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<Buffer<kInteger>>()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<Buffer<kInteger>>()
+                                  .Ret<Buffer<kFloat>>()
                                   .Ret<Buffer<kFloat>>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fan_in_transpose, sparsejax_kernels::transpose,
                               Ffi::Bind()

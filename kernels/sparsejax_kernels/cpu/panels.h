@@ -84,6 +84,21 @@ INLINE void unpack(const float* tile, i64 count, i64 batch, float* y, i64 stride
   }
 }
 
+// A transposed index is used by several panels: one pass checks it and looks the values
+// up, and the panels read both in order.
+template <class Index>
+bool arrange(const float* values, const i32* positions, const Index* indices,
+             i64 entries, i64 limit, float* to, i64 first, i64 last) {
+  for (i64 begin = first; begin < last; begin += 1024) {
+    const i64 end = least(begin + 1024, last);
+    if (!in_range(positions + begin, end - begin, entries - 1) ||
+        !in_range(indices + begin, end - begin, limit))
+      return false;
+    for (i64 e = begin; e < end; ++e) to[e] = values[positions[e]];
+  }
+  return true;
+}
+
 template <class Index, int N, int W, bool Transposed>
 bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
               i64 batch, float* y, i64 stride, i64 first, i64 last) {
@@ -93,16 +108,9 @@ bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
   alignas(64) float tile[N * W];
   for (i64 group = first; group < last; group += N) {
     const i64 count = least(N, last - group);
-    i64 begin = group * rows.length, end = (group + count) * rows.length;
-    if (Transposed) {
-      begin = rows.starts[group], end = rows.starts[group + count];
-      if (begin < 0 || end > rows.entries) return false;
-      for (i64 r = 0; r < count; ++r)
-        if (rows.starts[group + r] > rows.starts[group + r + 1]) return false;
-      if (!in_range(rows.positions + begin, end - begin, rows.entries - 1))
-        return false;
-    }
-    if (!in_range(rows.indices + begin, end - begin, rows.limit)) return false;
+    const i64 begin = group * rows.length;
+    if (!Transposed && !in_range(rows.indices + begin, count * rows.length, rows.limit))
+      return false;
     for (i64 r = 0; r < count; ++r) {
       const i64 from = Transposed ? rows.starts[group + r] : begin + r * rows.length;
       const i64 to = Transposed ? rows.starts[group + r + 1] : from + rows.length;
@@ -111,8 +119,7 @@ bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
       auto add = [&](i64 entry, i64 index, Vector<N>* sum)
           __attribute__((always_inline)) {
         const float* row = panel + index * W;
-        const float value =
-            Transposed ? rows.values[rows.positions[entry]] : rows.values[entry];
+        const float value = rows.values[entry];
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) sum[v] += value * load<N>(row + v * N);
       };

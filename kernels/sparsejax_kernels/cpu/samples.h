@@ -32,16 +32,18 @@ bool sample_rows(const float* cotangent, const float* panel, const Index* indice
       Vector<N> sums[N];
 #pragma GCC unroll 16
       for (int i = 0; i < N; ++i) sums[i] = product(reads[k + i]);
-      // Halves the number of vectors in each round: N sums end in the N lanes of one.
-#pragma GCC unroll 4
-      for (int half = N / 2; half >= 1; half /= 2) {
-#pragma GCC unroll 8
-        for (int i = 0; i < half; ++i)
-          sums[i] = low(sums[i], sums[i + half]) + high(sums[i], sums[i + half]);
-      }
-      store<N>(to + k, add ? sums[0] + load<N>(to + k) : sums[0]);
+      const Vector<N> found = totals<N>(sums);
+      store<N>(to + k, add ? found + load<N>(to + k) : found);
     }
-    for (; k < length; ++k) to[k] = total<N>(product(reads[k])) + (add ? to[k] : 0.f);
+    // All rows are as long, so that these branches cost nothing.
+    if (const i64 left = length - k) {
+      Vector<N> sums[N];
+#pragma GCC unroll 16
+      for (int i = 0; i < N; ++i)
+        sums[i] = i < left ? product(reads[k + i]) : Vector<N>{};
+      const Vector<N> found = totals<N>(sums);
+      store_first<N>(to + k, add ? found + load_first<N>(to + k, left) : found, left);
+    }
   }
   return true;
 }

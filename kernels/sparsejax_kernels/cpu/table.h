@@ -18,13 +18,13 @@ struct Epilogue {
 
 // Rows of weights that are sums over rows of a panel: those of a fan-in weight
 // (starts null: row r has the entries r * length up to (r + 1) * length), or those of
-// its transposed index (entry e has its value at values[positions[e]]).
+// its transposed index, whose starts and indices were checked when its values were
+// arranged.
 template <class Index>
 struct Rows {
   const float* values;
   const Index* indices;
   const i32* starts;
-  const i32* positions;
   i64 length;
   i64 entries;
   // Indices up to this one are legal; the panel has that many rows and one of zeros.
@@ -46,6 +46,10 @@ struct Kernels {
   bool (*panel)(const float* panel, int width, const Rows<Index>& rows,
                 Epilogue epilogue, i64 batch, float* y, i64 stride, i64 first,
                 i64 last);
+  // to[e] = values[positions[e]] for entries first to last of a transposed index with
+  // that many entries, whose indices go up to limit.
+  bool (*arrange)(const float* values, const i32* positions, const Index* indices,
+                  i64 entries, i64 limit, float* to, i64 first, i64 last);
   // gradient[o, j] (+)= sum over b of cotangent[o, b] * panel[indices[o, j], b].
   bool (*sample)(const float* cotangent, const float* panel, int width,
                  const Index* indices, i64 length, i64 limit, bool add,

@@ -8,6 +8,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 #include "table.h"
 
@@ -92,6 +96,46 @@ INLINE void transpose(Vector<N>* rows) {
 #pragma GCC unroll 16
     for (int i = 0; i < N; ++i) rows[i] = next[i];
   }
+}
+
+// The first few lanes of a vector, from and to memory that ends after them.
+template <int N>
+INLINE Vector<N> load_first(const float* from, i64 count) {
+  Vector<N> result = {};
+  for (i64 i = 0; i < count; ++i) result[i] = from[i];
+  return result;
+}
+template <int N>
+INLINE void store_first(float* to, Vector<N> value, i64 count) {
+  for (i64 i = 0; i < count; ++i) to[i] = value[i];
+}
+#if defined(__AVX512F__)
+template <>
+INLINE Vector<16> load_first<16>(const float* from, i64 count) {
+  return _mm512_maskz_loadu_ps((1u << count) - 1, from);
+}
+template <>
+INLINE void store_first<16>(float* to, Vector<16> value, i64 count) {
+  _mm512_mask_storeu_ps(to, (1u << count) - 1, value);
+}
+#endif
+
+// Lane l of a where bit H of l is 0, else of b, and added to it lane l ^ H of the same.
+template <int H, int N, int... L>
+INLINE Vector<N> fold(Vector<N> a, Vector<N> b, std::integer_sequence<int, L...>) {
+  return __builtin_shufflevector(a, b, (L & H ? N + L : L)...) +
+         __builtin_shufflevector(a, b, ((L & H ? N : 0) + (L ^ H))...);
+}
+
+// The sums of the lanes of N vectors, as the lanes of one. A blend and a shuffle for
+// each addition: shuffles alone would be what a processor is short of.
+template <int N, int H = N / 2>
+INLINE Vector<N> totals(Vector<N>* rows) {
+#pragma GCC unroll 8
+  for (int i = 0; i < H; ++i)
+    rows[i] = fold<H, N>(rows[i], rows[i + H], std::make_integer_sequence<int, N>());
+  if constexpr (H > 1) return totals<N, H / 2>(rows);
+  return rows[0];
 }
 
 template <int N>

@@ -8,7 +8,6 @@ from types import ModuleType
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from sparsejax_kernels import native
@@ -33,8 +32,9 @@ def matmul(
 
     The gradient with respect to ``w.values`` is sampled at the kept weights, that with
     respect to ``x`` runs over the transposed index (`FanIn.with_transpose`; without it
-    each backward pass makes its own). The native kernel builds no array of the dense
-    weight's shape in either.
+    each backward pass makes its own). One that is not asked for is not computed, as in
+    a first layer that to ``x``. The native kernel builds no array of the dense weight's
+    shape in either.
 
     Args:
       x: activations of any batch rank, float32 or bfloat16.
@@ -117,32 +117,41 @@ def _matmul(module: ModuleType, activation, x, values, indices, transposed, bias
     return finish(module.product(x, values, indices), bias, activation)
 
 
-def _forward(module, activation, x, values, indices, transposed, bias):
+def _forward(module, activation, *primals):
+    arguments = jax.tree.map(lambda leaf: leaf.value, primals)
+    x, values, indices, transposed, bias = arguments
+    # Which gradients somebody wants is known here only; residuals carry no flags, but
+    # their structure may differ.
+    wanted = tuple(() if leaf.perturbed else None for leaf in primals[:2])
     y = _matmul(module, activation, x, values, indices, transposed, bias)
     active = y if activation == "relu" else None
-    return y, (x, values, indices, transposed, bias, active)
+    return y, (wanted, x, values, indices, transposed, bias, active)
 
 
 def _backward(module, activation, residuals, cotangent):
     del activation
-    x, values, indices, transposed, bias, active = residuals
+    wanted, x, values, indices, transposed, bias, active = residuals
+    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+        return (None,) * 5
     if active is not None:
         cotangent = jnp.where(active > 0, cotangent, 0)
+    of_x, of_values = (want is not None for want in wanted)
     inputs = x.shape[1]
-    dx = module.input_gradient(cotangent, values, indices, transposed, inputs)
-    dvalues = module.value_gradient(cotangent, x, indices)
-    dbias = None if bias is None else cotangent.sum(0).astype(bias.dtype)
-
-    def no_gradient(leaf):
-        return np.zeros(leaf.shape, jax.dtypes.float0)
-
+    dx = dvalues = None
+    if of_x and of_values and hasattr(module, "gradients"):
+        dx, dvalues = module.gradients(cotangent, x, values, indices, transposed)
+    else:
+        if of_x:
+            dx = module.input_gradient(cotangent, values, indices, transposed, inputs)
+        if of_values:
+            dvalues = module.value_gradient(cotangent, x, indices)
     return (
-        dx.astype(x.dtype),
-        dvalues.astype(values.dtype),
-        no_gradient(indices),
-        jax.tree.map(no_gradient, transposed),
-        dbias,
+        None if dx is None else dx.astype(x.dtype),
+        None if dvalues is None else dvalues.astype(values.dtype),
+        None,
+        None,
+        None if bias is None else cotangent.sum(0).astype(bias.dtype),
     )
 
 
-_matmul.defvjp(_forward, _backward)
+_matmul.defvjp(_forward, _backward, symbolic_zeros=True)

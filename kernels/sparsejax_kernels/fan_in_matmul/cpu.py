@@ -11,7 +11,7 @@ from sparsejax_kernels import native
 from sparsejax_kernels.formats import Transposed
 from sparsejax_kernels.formats.base import index_dtype
 
-__all__ = ["fused", "input_gradient", "transpose", "value_gradient"]
+__all__ = ["fused", "gradients", "input_gradient", "transpose", "value_gradient"]
 
 
 def fused(
@@ -62,6 +62,31 @@ def value_gradient(
         jax.ShapeDtypeStruct(indices.shape, jnp.float32),
         level=np.int64(native.level()),
     )(_float(cotangent), _float(x), _index(indices))
+
+
+def gradients(
+    cotangent: Float[Array, "batch out"],
+    x: Float[Array, "batch in"],
+    values: Float[Array, "out k"],
+    indices: Int[Array, "out k"],
+    transposed: Transposed | None,
+) -> tuple[Float[Array, "batch in"], Float[Array, "out k"]]:
+    """Both of the above in one pass, which reads the cotangent once."""
+    if transposed is None:
+        transposed = transpose(indices, x.shape[1])
+    results = (
+        jax.ShapeDtypeStruct(x.shape, jnp.float32),
+        jax.ShapeDtypeStruct(values.shape, jnp.float32),
+    )
+    return _call("fan_in_gradients", results, level=np.int64(native.level()))(
+        _float(cotangent),
+        _float(x),
+        _float(values),
+        _index(indices),
+        transposed.starts,
+        _index(transposed.outputs),
+        transposed.positions,
+    )
 
 
 def transpose(indices: Int[Array, "out k"], inputs: int) -> Transposed:
