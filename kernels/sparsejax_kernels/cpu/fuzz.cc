@@ -230,7 +230,7 @@ void pixels_once(const Table& table, i64 threads) {
   }
   auto run = [&] {
     return with_pool(threads, [&](xla::ffi::ThreadPool& pool) {
-      const Rows<Index> rows = {values.data(), indices.data(), nullptr, nullptr, length,
+      const Rows<Index> rows = {values.data(), indices.data(), nullptr, length,
                                 outputs * length, channels};
       return convolve_pixels(table, pool, x.data(), batch, pixels, rows,
                              {bias.data(), true}, y.data(), outputs);

@@ -247,7 +247,6 @@ ffi::Error pointwise_forward(ffi::ThreadPool pool, i64 level, bool relu, Floats 
     const Rows<Index> rows = {values.typed_data(),
                               reinterpret_cast<const Index*>(indices.untyped_data()),
                               nullptr,
-                              nullptr,
                               length,
                               outputs * length,
                               channels};
