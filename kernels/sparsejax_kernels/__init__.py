@@ -3,7 +3,7 @@
 from sparsejax_kernels import native
 from sparsejax_kernels.choosing import explain, largest_density
 from sparsejax_kernels.depthwise_convolution import depthwise_convolution
-from sparsejax_kernels.formats import NM, Block, FanIn, Transposed
+from sparsejax_kernels.formats import NM, Block, FanIn, PackedNM, Transposed
 from sparsejax_kernels.matmul import matmul
 from sparsejax_kernels.pointwise_convolution import pointwise_convolution
 
@@ -11,6 +11,7 @@ __all__ = [
     "NM",
     "Block",
     "FanIn",
+    "PackedNM",
     "Transposed",
     "depthwise_convolution",
     "explain",

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax_kernels import Block, FanIn, matmul, native
+from sparsejax_kernels import NM, Block, FanIn, PackedNM, matmul, native
 from sparsejax_kernels.bench_convolutions import (
     DEPTHWISE,
     POINTWISE,
@@ -33,8 +33,10 @@ FORWARD = "forward"
 BACKWARD = "forward+backward"
 BLOCK = "block 32x32"
 BLOCK_BACKWARD = "block, both ways"
+N_M = "n_m"
+PATTERNS = ((2, 4), (1, 4), (1, 8), (3, 32))
 PRODUCTS = (FORWARD, BACKWARD, BLOCK, BLOCK_BACKWARD)
-OPS = (*PRODUCTS, POINTWISE, DEPTHWISE)
+OPS = (*PRODUCTS, N_M, POINTWISE, DEPTHWISE)
 
 
 def random_fan_in(inputs: int, outputs: int, sparsity: float) -> FanIn:
@@ -58,8 +60,17 @@ def random_blocks(inputs: int, outputs: int, sparsity: float) -> Block:
     return Block.fromdense(jnp.asarray(weights), jnp.asarray(mask), block=(32, 32))
 
 
+def random_n_m(inputs: int, outputs: int, n: int, m: int) -> PackedNM:
+    """A packed weight with n random inputs of every m, m a divisor of ``inputs``."""
+    generator = np.random.default_rng(0)
+    order = np.argsort(generator.random((inputs // m, m, outputs)), axis=1)
+    mask = (np.argsort(order, axis=1) < n).reshape(inputs, outputs)
+    weights = generator.standard_normal((inputs, outputs)).astype(np.float32)
+    return NM.fromdense(jnp.asarray(weights), jnp.asarray(mask), n=n, m=m).packed()
+
+
 def contenders(
-    w: FanIn | Block, batch: int, op: str
+    w: Block | FanIn | PackedNM, batch: int, op: str
 ) -> dict[str, Callable[[], object]]:
     """Functions that run one product each, all with the same numbers."""
     generator = np.random.default_rng(1)
@@ -156,6 +167,16 @@ def cases(
                         "batch": batch,
                     }
                     yield case, contenders(w, batch, op)
+        for n, m in PATTERNS * (N_M in ops):
+            w = random_n_m(inputs, outputs, n, m)
+            for batch in arguments.n_m_batches:
+                case = {
+                    "op": N_M,
+                    "shape": f"{inputs}x{outputs}",
+                    "sparsity": 1 - n / m,
+                    "batch": batch,
+                }
+                yield case, contenders(w, batch, N_M)
     if POINTWISE in ops:
         for case, runs in pointwise_cases(arguments.sparsities, random_fan_in):
             yield case, waiting(runs)
@@ -194,7 +215,7 @@ def line(rows: list[dict]) -> str:
     op, shape, batch, sparsity = case_of(rows[0])
     by_name = {row["contender"]: row for row in rows}
     ours = by_name.pop(OURS)
-    cells = [f"{op:<17}{shape:>10}{batch:>6}{sparsity:>9.0%}{ours['p10_us']:>11,.0f}"]
+    cells = [f"{op:<17}{shape:>10}{batch:>6}{sparsity:>9.1%}{ours['p10_us']:>11,.0f}"]
     for row in by_name.values():
         ratio = row["p10_us"] / ours["p10_us"]
         median = row["median_us"] / ours["median_us"]
@@ -238,6 +259,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=0.3, help="per contender")
     parser.add_argument("--batches", type=int, nargs="*", default=BATCHES)
     parser.add_argument("--backward-batches", type=int, nargs="*", default=[128])
+    parser.add_argument(
+        "--n-m-batches", type=int, nargs="*", default=[1], help="2:4, 1:4, 1:8, 3:32"
+    )
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS)
     options = parser.parse_args(arguments)

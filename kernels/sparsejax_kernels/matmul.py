@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Array, Float
 
 from sparsejax_kernels import block_matmul, fan_in_matmul, n_m_matmul
-from sparsejax_kernels.formats import NM, Block, FanIn
+from sparsejax_kernels.formats import NM, Block, FanIn, PackedNM
 
 __all__ = ["matmul"]
 
@@ -13,11 +13,12 @@ OPERATIONS = {
     FanIn: fan_in_matmul.matmul,
     NM: n_m_matmul.matmul,
     Block: block_matmul.matmul,
+    PackedNM: n_m_matmul.matmul,
 }
 
 
 def matmul(
-    x: Float[Array, "*batch in"], w: FanIn | NM | Block, **options
+    x: Float[Array, "*batch in"], w: Block | FanIn | NM | PackedNM, **options
 ) -> Float[Array, "*batch out"]:
     """``activation(x @ w + bias)`` without ever building the dense weight.
 

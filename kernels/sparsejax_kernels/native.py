@@ -11,7 +11,7 @@ import warnings
 import jax
 import jaxlib.version
 
-__all__ = ["available", "level", "why_not"]
+__all__ = ["available", "has_avx512", "level", "why_not"]
 
 HANDLERS = (
     "fan_in_forward",
@@ -23,6 +23,7 @@ HANDLERS = (
     "block_value_gradient",
     "pointwise_forward",
     "depthwise_forward",
+    "n_m_forward",
 )
 PREFIX = "sparsejax_kernels."
 LEVELS = {"": 0, "portable": 2, "avx2": 3, "avx512": 4}
@@ -64,6 +65,20 @@ def level() -> int:
             f"{', '.join(filter(None, LEVELS))}, or unset for the best that runs here"
         )
     return LEVELS[name]
+
+
+def has_avx512() -> bool:
+    """Whether the native kernels run with AVX-512, which `level` may forbid."""
+    return available() and _level_here(level()) >= LEVELS["avx512"]
+
+
+@functools.cache
+def _level_here(level: int) -> int:
+    """The instruction set that a level means on this processor."""
+    file = sorted(pathlib.Path(__file__).parent.glob("_native*.so"))[0]
+    call = ctypes.CDLL(str(file)).sparsejax_kernels_level_here
+    call.argtypes, call.restype = [ctypes.c_int64], ctypes.c_int64
+    return call(level)
 
 
 @functools.cache

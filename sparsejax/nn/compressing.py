@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Bool
-from sparsejax_kernels import NM, Block, FanIn, largest_density
+from sparsejax_kernels import NM, Block, FanIn, PackedNM, largest_density
 
 from sparsejax.layers import leaves_with_paths
 from sparsejax.nn.layers import (
@@ -134,7 +134,9 @@ def _is_unpadded(padding: Any) -> bool:
 
 
 def replacement(
-    layer: Any, weight: Block | FanIn | NM, implementation: str | None = None
+    layer: Any,
+    weight: Block | FanIn | NM | PackedNM,
+    implementation: str | None = None,
 ) -> CompressedLinear:
     """The compressed twin of a layer."""
     bias = None if layer.bias is None else layer.bias.get_value()

@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
-from sparsejax_kernels import NM, Block, FanIn, matmul
+from sparsejax_kernels import NM, Block, FanIn, PackedNM, matmul
 
 __all__ = [
     "BlockLinear",
@@ -51,7 +51,7 @@ class CompressedLinear(nnx.Module):
 
     def __init__(
         self,
-        weight: Block | FanIn | NM,
+        weight: Block | FanIn | NM | PackedNM,
         bias: Float[Array, " out"] | None = None,
         *,
         dtype: DTypeLike | None = None,
@@ -68,7 +68,7 @@ class CompressedLinear(nnx.Module):
         self.implementation = implementation
 
     @property
-    def weight(self) -> Block | FanIn | NM:
+    def weight(self) -> Block | FanIn | NM | PackedNM:
         """The compressed weight with its current values."""
         leaves = [self.values.get_value(), *self.indices.get_value()]
         return self.format.unflatten(leaves)

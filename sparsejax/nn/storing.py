@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from sparsejax_kernels import NM, Block, FanIn
+from sparsejax_kernels import NM, Block, FanIn, PackedNM
 
 from sparsejax.extras import require
 from sparsejax.nn.compressing import modules, put, replaceable, replacement
@@ -22,6 +22,7 @@ FORMATS = {
     "block": (Block, ("in_features", "out_features")),
     "fan-in": (FanIn, ("in_features",)),
     "n:m": (NM, ("in_features", "m")),
+    "packed n:m": (PackedNM, ("in_features", "out_features")),
 }
 """Name in the file -> format and its static fields."""
 

@@ -25,6 +25,7 @@ struct ThreadPool {
 #include "blocks.h"
 #include "convolutions.h"
 #include "fan_in.h"
+#include "n_m.h"
 
 namespace {
 
@@ -272,6 +273,43 @@ void planes_once(const Table& table, i64 threads) {
   expect(close(y, y_is), "depthwise convolution");
 }
 
+void once_packed(const Table& table, i64 threads) {
+  const i64 inputs = 1 + below(300), blocks = ceil_div(inputs, 32);
+  const i64 count = 1 + below(9), slots = 1 + below(32), batch = 1 + below(20);
+  const auto x = floats(batch * inputs), bias = floats(count * 16);
+  const auto values = floats(count * blocks * slots * 16);
+  std::vector<u8> offsets(values.size());
+  std::vector<float> y(batch * count * 16);
+  std::vector<double> y_is(y.size());
+  for (i64 b = 0; b < batch; ++b)
+    for (i64 o = 0; o < count * 16; ++o) y_is[b * count * 16 + o] = bias[o];
+  for (size_t e = 0; e < offsets.size(); ++e) {
+    const i64 lane = e % 16, block = e / 16 / slots % blocks;
+    const i64 output = e / 16 / slots / blocks * 16 + lane;
+    offsets[e] = static_cast<u8>(below(33));
+    const i64 input = block * 32 + offsets[e];
+    if (offsets[e] == 32 || input >= inputs) continue;
+    for (i64 b = 0; b < batch; ++b)
+      y_is[b * count * 16 + output] +=
+          static_cast<double>(values[e]) * x[b * inputs + input];
+  }
+  for (double& each : y_is) each = std::max(each, 0.0);
+  auto run = [&] {
+    std::vector<std::thread> running;
+    xla::ffi::ThreadPool pool{threads, &running};
+    const bool fine =
+        multiply_slices(table, pool, x.data(), batch, inputs,
+                        {values.data(), offsets.data(), count, blocks, slots},
+                        {bias.data(), true}, y.data());
+    for (auto& thread : running) thread.join();
+    return fine;
+  };
+  expect(run(), "a legal packed weight is refused");
+  expect(close(y, y_is), "packed forward");
+  offsets[below(offsets.size())] = static_cast<u8>(33 + below(223));
+  expect(!run(), "a corrupt offset is accepted");
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -289,7 +327,8 @@ int main(int count, char** arguments) {
       pixels_once<u16>(*table, 1 + i % 3);
       pixels_once<i32>(*table, 1 + i % 3);
       planes_once(*table, 1 + i % 3);
+      once_packed(*table, 1 + i % 3);
     }
   }
-  std::printf("%zu instruction sets, %d cases each\n", tables.size(), 6 * cases);
+  std::printf("%zu instruction sets, %d cases each\n", tables.size(), 7 * cases);
 }

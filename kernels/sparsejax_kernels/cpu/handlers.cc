@@ -1,9 +1,11 @@
 // What XLA calls: checks shapes, picks the instruction set and the type of the indices.
+#include <algorithm>
 #include <vector>
 
 #include "blocks.h"
 #include "convolutions.h"
 #include "fan_in.h"
+#include "n_m.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace sparsejax_kernels {
@@ -12,11 +14,12 @@ namespace {
 namespace ffi = xla::ffi;
 using Floats = ffi::Buffer<ffi::F32>;
 using FloatResult = ffi::ResultBuffer<ffi::F32>;
+using Bytes = ffi::Buffer<ffi::U8>;
 using Integers = ffi::Buffer<ffi::S32>;
 using IntegerResult = ffi::ResultBuffer<ffi::S32>;
 
 // 0 takes the best that this processor has; 2 to 4 are x86-64-v2 to v4.
-const Table& table_of(i64 level) {
+i64 level_here(i64 level) {
 #if defined(SPARSEJAX_KERNELS_X86)
   static const i64 best = [] {
     __builtin_cpu_init();
@@ -27,7 +30,15 @@ const Table& table_of(i64 level) {
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     return v4 ? 4 : v3 ? 3 : 2;
   }();
-  const i64 chosen = level == 0 ? best : std::min(level, best);
+  return level == 0 ? best : std::min(level, best);
+#else
+  return 2;
+#endif
+}
+
+const Table& table_of(i64 level) {
+#if defined(SPARSEJAX_KERNELS_X86)
+  const i64 chosen = level_here(level);
   if (chosen >= 4) return avx512_table;
   if (chosen == 3) return avx2_table;
 #endif
@@ -166,6 +177,26 @@ ffi::Error both_gradients(ffi::ThreadPool pool, i64 level, Floats cotangent, Flo
   });
 }
 
+ffi::Error n_m(ffi::ThreadPool pool, i64 level, bool relu, Floats x, Floats values,
+               Bytes offsets, Floats bias, FloatResult y) {
+  const auto shape = values.dimensions(), places = offsets.dimensions();
+  if (x.dimensions().size() != 2 || shape.size() != 4 || shape[3] != 16 ||
+      !std::equal(shape.begin(), shape.end(), places.begin(), places.end()))
+    return wrong_shapes();
+  const i64 batch = x.dimensions()[0], inputs = x.dimensions()[1];
+  const i64 outputs = shape[0] * 16, biases = bias.element_count();
+  if (shape[1] != ceil_div(inputs, 32) || !is_matrix(y->dimensions(), batch, outputs) ||
+      (biases && biases != outputs))
+    return wrong_shapes();
+  const Slices slices = {values.typed_data(), offsets.typed_data(), shape[0], shape[1],
+                         shape[2]};
+  const Epilogue epilogue = {biases ? bias.typed_data() : nullptr, relu};
+  return multiply_slices(table_of(level), pool, x.typed_data(), batch, inputs, slices,
+                         epilogue, y->typed_data())
+             ? ffi::Error::Success()
+             : out_of_range();
+}
+
 ffi::Error transpose(ffi::AnyBuffer indices, IntegerResult starts,
                      ffi::Result<ffi::AnyBuffer> outputs_of, IntegerResult positions) {
   if (indices.dimensions().size() != 2) return wrong_shapes();
@@ -292,6 +323,11 @@ sparsejax_kernels_built_with() {
   return SPARSEJAX_KERNELS_JAXLIB;
 }
 
+extern "C" __attribute__((visibility("default"))) int64_t sparsejax_kernels_level_here(
+    int64_t level) {
+  return sparsejax_kernels::level_here(level);
+}
+
 using xla::ffi::AnyBuffer;
 using xla::ffi::Buffer;
 using xla::ffi::Ffi;
@@ -346,6 +382,16 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fan_in_transpose, sparsejax_kernels::transpose,
                                   .Ret<Buffer<kInteger>>()
                                   .Ret<AnyBuffer>()
                                   .Ret<Buffer<kInteger>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(n_m_forward, sparsejax_kernels::n_m,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Attr<int64_t>("level")
+                                  .Attr<bool>("relu")
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<xla::ffi::U8>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Ret<Buffer<kFloat>>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(block_forward, sparsejax_kernels::block_forward,
                               Ffi::Bind()
                                   .Ctx<ThreadPool>()

@@ -1,6 +1,7 @@
 // The kernels for x86-64-v3.
 #include "gathers.h"
 #include "panels.h"
+#include "permutes.h"
 #include "pixels.h"
 #include "samples.h"
 #include "tiles.h"
@@ -22,6 +23,7 @@ extern const Table avx2_table = {
     kMostVectors,
     pack_pixels,
     filter_plane,
+    permute,
 };
 
 }  // namespace sparsejax_kernels

@@ -1,6 +1,7 @@
 // The kernels for any processor.
 #include "gathers.h"
 #include "panels.h"
+#include "permutes.h"
 #include "pixels.h"
 #include "samples.h"
 #include "tiles.h"
@@ -22,6 +23,7 @@ extern const Table portable_table = {
     kMostVectors,
     pack_pixels,
     filter_plane,
+    permute,
 };
 
 }  // namespace sparsejax_kernels

@@ -11,7 +11,7 @@ constexpr int kMostVectors = 8;
 
 // The first count lanes of a vector, at most N; writes nothing behind them.
 template <int N>
-INLINE void store_first(float* to, Vector<N> value, i64 count) {
+INLINE void store_up_to(float* to, Vector<N> value, i64 count) {
   float lanes[N];
   if (count >= N) return store<N>(to, value);
   store<N>(lanes, value);
@@ -62,7 +62,7 @@ bool sum_pixels_of(const float* panel, const Rows<Index>& rows, Epilogue epilogu
       if (v < V - 1)
         store<N>(to + v * N, sum);
       else
-        store_first<N>(to + v * N, sum, pixels - v * N);
+        store_up_to<N>(to + v * N, sum, pixels - v * N);
     }
   }
   return true;
@@ -161,7 +161,7 @@ void filter_plane(const float* x, const Plane& plane, const float* taps, float b
       if (w + N <= left)
         store<N>(to + w, sum);
       else
-        store_first<N>(to + w, sum, plane.columns - w);
+        store_up_to<N>(to + w, sum, plane.columns - w);
     }
   }
 }

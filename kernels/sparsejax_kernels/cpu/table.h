@@ -7,6 +7,7 @@
 namespace sparsejax_kernels {
 
 using i64 = int64_t;
+using u8 = uint8_t;
 using u16 = uint16_t;
 using i32 = int32_t;
 
@@ -29,6 +30,16 @@ struct Rows {
   i64 entries;
   // Indices up to this one are legal; the panel has that many rows and one of zeros.
   i64 limit;
+};
+
+// A packed N:M weight: values and offsets lie as [slices][blocks][slots][16], a slice
+// being 16 outputs and a block 32 inputs; the offset 32 is padding, which reads a zero.
+struct Slices {
+  const float* values;
+  const u8* offsets;
+  i64 slices;
+  i64 blocks;
+  i64 slots;
 };
 
 // All return false where an index is out of range, and never read through it.
@@ -124,6 +135,10 @@ struct Table {
   // y[rows, columns] for one channel; bordered is memory for the plane with a border.
   void (*filter_plane)(const float* x, const Plane& plane, const float* taps,
                        float bias, bool relu, float* bordered, float* y);
+  // y[b][slices * 16] for a batch of 1, 2, 4 or 8 and slices first to last; rows of x
+  // lie stride = blocks * 32 apart.
+  bool (*permute)(const float* x, i64 stride, i64 batch, const Slices& slices,
+                  Epilogue epilogue, float* y, i64 first, i64 last);
 };
 
 extern const Table portable_table;

@@ -32,6 +32,12 @@ constexpr int kWidest = kLanes >= 8 ? 64 : 32;
 
 constexpr i64 least(i64 a, i64 b) { return a < b ? a : b; }
 
+// A number for the compiler, as an argument.
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
 template <int N>
 struct VectorOf {
   typedef float type __attribute__((vector_size(4 * N)));

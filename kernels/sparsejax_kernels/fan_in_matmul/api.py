@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,16 +61,8 @@ def matmul(
       >>> matmul(x, w, bias=jnp.asarray([-9.0, 1.0]), activation="relu")
       Array([[ 0., 12.]], dtype=float32)
     """
-    if x.ndim == 0 or x.shape[-1] != w.in_features:
-        raise ValueError(
-            f"x has shape {x.shape}, but w reads {w.in_features} inputs; the last axis "
-            "of x has to be that long"
-        )
+    check(x, w, bias, activation)
     outputs = w.values.shape[0]
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"bias has shape {bias.shape}; it has to be ({outputs},)")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {activation!r}; it is 'relu' or None")
     rows = math.prod(x.shape[:-1])
     flat = x.reshape(rows, w.in_features)
     name = choose(implementation)
@@ -84,6 +77,20 @@ def matmul(
         else:
             y = run(*arguments)
     return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
+
+
+def check(x: Array, w: Any, bias: Array | None, activation: str | None) -> None:
+    """Raises unless the operands of a product with any compressed weight fit."""
+    if x.ndim == 0 or x.shape[-1] != w.in_features:
+        raise ValueError(
+            f"x has shape {x.shape}, but w reads {w.in_features} inputs; the last axis "
+            "of x has to be that long"
+        )
+    outputs = w.shape[1]
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"bias has shape {bias.shape}; it has to be ({outputs},)")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; it is 'relu' or None")
 
 
 def choose(implementation: str | None) -> str:

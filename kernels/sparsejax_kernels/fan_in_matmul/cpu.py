@@ -11,7 +11,14 @@ from sparsejax_kernels import native
 from sparsejax_kernels.formats import Transposed
 from sparsejax_kernels.formats.base import index_dtype
 
-__all__ = ["fused", "gradients", "input_gradient", "transpose", "value_gradient"]
+__all__ = [
+    "forward_call",
+    "fused",
+    "gradients",
+    "input_gradient",
+    "transpose",
+    "value_gradient",
+]
 
 
 def fused(
@@ -24,8 +31,8 @@ def fused(
     """The product, bias and activation in one pass."""
     if bias is None:
         bias = jnp.zeros(0, jnp.float32)
-    relu = activation == "relu"
-    return _forward(relu)(_float(x), _float(values), _index(indices), _float(bias))
+    run = forward_call("fan_in_forward", values.shape[0], activation == "relu")
+    return run(_float(x), _float(values), _index(indices), _float(bias))
 
 
 def input_gradient(
@@ -106,15 +113,14 @@ def _call(name, results, **attributes):
     return lambda *operands: call(*operands, **attributes)
 
 
-def _forward(relu: bool):
-    """The forward call; mapping it over activations alone is a larger batch."""
+def forward_call(name: str, outputs: int, relu: bool):
+    """A forward call; mapping it over activations alone is a larger batch."""
 
     @jax.custom_batching.custom_vmap
     def run(x, values, indices, bias):
-        shape = (x.shape[0], values.shape[0])
-        result = jax.ShapeDtypeStruct(shape, jnp.float32)
+        result = jax.ShapeDtypeStruct((x.shape[0], outputs), jnp.float32)
         attributes = {"level": np.int64(native.level()), "relu": relu}
-        return _call("fan_in_forward", result, **attributes)(x, values, indices, bias)
+        return _call(name, result, **attributes)(x, values, indices, bias)
 
     @run.def_vmap
     def batched(size, mapped, x, values, indices, bias):

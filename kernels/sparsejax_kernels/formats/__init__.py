@@ -3,6 +3,7 @@
 from sparsejax_kernels.formats.block import Block
 from sparsejax_kernels.formats.fan_in import FanIn
 from sparsejax_kernels.formats.n_m import NM
+from sparsejax_kernels.formats.packed_n_m import PackedNM
 from sparsejax_kernels.formats.transposed import Transposed
 
-__all__ = ["NM", "Block", "FanIn", "Transposed"]
+__all__ = ["NM", "Block", "FanIn", "PackedNM", "Transposed"]

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sparsejax_kernels.formats.base import check_range, compressed, concrete
 from sparsejax_kernels.formats.fan_in import FanIn
+from sparsejax_kernels.formats.packed_n_m import BLOCK, LANES, PackedNM
 
 __all__ = ["NM"]
 
@@ -121,6 +122,50 @@ class NM:
         shape = (outputs, groups * n)
         return FanIn(
             self.values.reshape(shape), indices.reshape(shape), self.in_features
+        )
+
+    def packed(self) -> PackedNM:
+        """The same weight in the layout that is fastest at small batches.
+
+        It is a copy with values of its own; call it once, after training or before.
+
+        Raises:
+          ValueError: unless groups of ``m`` fit into blocks of 32 inputs.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> weights = jnp.tile(jnp.asarray([[1.0], [0.0], [2.0], [0.0]]), (16, 16))
+          >>> w = NM.fromdense(weights, weights != 0, n=2, m=4).packed()
+          >>> w.values.shape, bool((w.todense() == weights).all())
+          ((1, 2, 16, 16), True)
+        """
+        if BLOCK % self.m:
+            raise ValueError(
+                f"m is {self.m}; a packed weight has groups of 1, 2, 4, 8, 16 or 32 "
+                "inputs. Train with one of them, or multiply by the weight as it is"
+            )
+        outputs, groups, n = self.values.shape
+        each = BLOCK // self.m
+        blocks, slices = -(-self.in_features // BLOCK), -(-outputs // LANES)
+        offsets = self.offsets.astype(jnp.int32)
+        first = self.m * jax.lax.rem(
+            jax.lax.broadcasted_iota(jnp.int32, (1, groups, 1), 1), jnp.int32(each)
+        )
+        offsets = jnp.where(offsets < self.m, first + offsets, BLOCK)
+
+        def pack(array, padding):
+            rest = (slices * LANES - outputs, blocks * each - groups, 0)
+            array = jnp.pad(
+                array, [(0, more) for more in rest], constant_values=padding
+            )
+            array = array.reshape(slices, LANES, blocks, each * n)
+            return array.transpose(0, 2, 3, 1)
+
+        return PackedNM(
+            pack(self.values, 0),
+            pack(offsets.astype(jnp.uint8), BLOCK),
+            self.in_features,
+            outputs,
         )
 
     def todense(self) -> Float[Array, "in out"]:

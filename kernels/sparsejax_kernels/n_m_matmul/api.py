@@ -1,18 +1,32 @@
-"""The product with an N:M weight, by the kernels of the fan-in format."""
+"""The product with an N:M weight: the packed kernel, or those of the fan-in format."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import cast
+
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparsejax_kernels import fan_in_matmul
-from sparsejax_kernels.formats import NM
+from sparsejax_kernels import fan_in_matmul, native
+from sparsejax_kernels.fan_in_matmul import api
+from sparsejax_kernels.formats import NM, PackedNM
+from sparsejax_kernels.formats.packed_n_m import LANES
+from sparsejax_kernels.n_m_matmul import cpu
 
 __all__ = ["matmul"]
+
+# Measured on Zen 4; from there on panels of the batch are faster, unpacking included.
+LARGEST_BATCH = 16
+LARGEST_DENSE_BATCH = 64
+DENSE_SLOTS = 16
 
 
 def matmul(
     x: Float[Array, "*batch in"],
-    w: NM,
+    w: NM | PackedNM,
     *,
     bias: Float[Array, " out"] | None = None,
     activation: str | None = None,
@@ -20,21 +34,43 @@ def matmul(
 ) -> Float[Array, "*batch out"]:
     """``activation(x @ w + bias)``, summed in float32 and returned in the type of x.
 
-    Offsets become indices in each call, at a cost that grows with the kept weights and
-    not with the batch. Arguments, result and errors are those of
+    A packed weight (`NM.packed`) has a kernel of its own on CPUs with AVX-512, for
+    batches up to 16, or 64 where it has room for half of the weights. Otherwise the
+    weight becomes a fan-in one in each call, at a cost that grows with the kept weights
+    and not with the batch. Arguments, result and errors are those of
     `sparsejax_kernels.fan_in_matmul.matmul`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> weights = jnp.asarray([[1.0], [0.0], [2.0], [0.0]])
       >>> w = NM.fromdense(weights, weights != 0, n=2, m=4)
-      >>> matmul(jnp.asarray([1.0, 2.0, 3.0, 4.0]), w)
-      Array([7.], dtype=float32)
+      >>> x = jnp.asarray([1.0, 2.0, 3.0, 4.0])
+      >>> matmul(x, w).tolist(), matmul(x, w.packed()).tolist()
+      ([7.0], [7.0])
     """
-    return fan_in_matmul.matmul(
-        x,
-        w.to_fan_in(),
-        bias=bias,
-        activation=activation,
-        implementation=implementation,
-    )
+    if not (isinstance(w, PackedNM) and _has_kernel(x, w, implementation)):
+        return fan_in_matmul.matmul(
+            x,
+            w.to_fan_in(),
+            bias=bias,
+            activation=activation,
+            implementation=implementation,
+        )
+    api.check(x, w, bias, activation)
+    flat = x.reshape(-1, w.in_features)
+    if bias is not None:
+        bias = jnp.pad(bias, (0, -w.out_features % LANES))
+    run = cast(Callable[..., Array], api._matmul)
+    y = run(cpu, activation, flat, w.values, w.offsets, None, bias)
+    y = y[:, : w.out_features].astype(x.dtype)
+    return y.reshape(*x.shape[:-1], w.out_features)
+
+
+def _has_kernel(x: Array, w: PackedNM, implementation: str | None) -> bool:
+    """Whether the packed kernel runs: on CPUs that can permute, for small batches."""
+    if jax.default_backend() != "cpu" or api.choose(implementation) != "cpu":
+        return False
+    rows = math.prod(x.shape[:-1])
+    slots = w.values.shape[2]
+    largest = LARGEST_DENSE_BATCH if slots >= DENSE_SLOTS else LARGEST_BATCH
+    return 0 < rows <= (largest if native.has_avx512() else 1)
