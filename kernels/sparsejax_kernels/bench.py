@@ -31,12 +31,15 @@ DENSE = "XLA dense"
 OURS = "sparsejax"
 FORWARD = "forward"
 BACKWARD = "forward+backward"
+# Batch 1 through as many layers as no cache holds densely, in one program.
+COLD = "fan_in_cold"
+COLD_LAYERS = 16
 BLOCK = "block 32x32"
 BLOCK_BACKWARD = "block, both ways"
 N_M = "n_m"
 PATTERNS = ((2, 4), (1, 4), (1, 8), (3, 32))
 PRODUCTS = (FORWARD, BACKWARD, BLOCK, BLOCK_BACKWARD)
-OPS = (*PRODUCTS, N_M, POINTWISE, DEPTHWISE)
+OPS = (*PRODUCTS, COLD, N_M, POINTWISE, DEPTHWISE)
 
 
 def random_fan_in(inputs: int, outputs: int, sparsity: float) -> FanIn:
@@ -99,6 +102,20 @@ def contenders(
             DENSE: (jax.jit(both_ways(jnp.dot)), (x, dense, cotangent)),
             OURS: (jax.jit(sparse_both), (x, w, cotangent)),
         }
+    elif op == COLD:
+        # Other layers in other memory.
+        layers = [
+            FanIn(jnp.roll(w.values, i, 0), jnp.roll(w.indices, i, 0), inputs)
+            for i in range(COLD_LAYERS)
+        ]
+
+        def through(product):
+            return jax.jit(lambda x, layers: [product(x, layer) for layer in layers])
+
+        runs = {
+            DENSE: (through(jnp.dot), (x, [layer.todense() for layer in layers])),
+            OURS: (through(matmul), (x, layers)),
+        }
     else:
         runs = {
             DENSE: (jax.jit(jnp.dot), (x, dense)),
@@ -108,7 +125,7 @@ def contenders(
     if not np.allclose(found, expected, atol=1e-4 * float(jnp.abs(expected).max())):
         raise AssertionError(f"{op} of {w.shape} at batch {batch} is not the dense one")
     calls = waiting(runs)
-    if importlib.util.find_spec("torch") is not None:
+    if op != COLD and importlib.util.find_spec("torch") is not None:
         calls["PyTorch dense"] = torch_dense(x, dense, cotangent, op)
     return calls
 
@@ -155,6 +172,8 @@ def cases(
             ):
                 every = [(forward, batch) for batch in arguments.batches]
                 every += [(backward, batch) for batch in arguments.backward_batches]
+                if build is random_fan_in:
+                    every += [(COLD, batch) for batch in arguments.cold_batches]
                 every = [case for case in every if case[0] in ops]
                 if not every:
                     continue
@@ -262,6 +281,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--n-m-batches", type=int, nargs="*", default=[1], help="2:4, 1:4, 1:8, 3:32"
     )
+    parser.add_argument("--cold-batches", type=int, nargs="*", default=[1])
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS)
     options = parser.parse_args(arguments)
