@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from flax import nnx
 
 import sparsejax as sj
 
@@ -40,7 +41,7 @@ def test_two_commands_set_it_up():
 
 
 def test_the_example_runs(capsys):
-    example, _ = blocks("python")
+    example, _, _ = blocks("python")
     params = parameters()
     names = {"params": params, "gradients": jax.tree.map(jnp.ones_like, params)}
     exec(example, names)
@@ -49,11 +50,24 @@ def test_the_example_runs(capsys):
 
 
 def test_the_options_are_options():
-    _, options = blocks("python")
+    _, options, _ = blocks("python")
     params = parameters()
     for call in re.split(r"^(?=sj\.)", options, flags=re.MULTILINE)[1:]:
         state = eval(call, {"sj": sj, "optax": optax}).init(params)
         assert sj.counts(state)["encoder/mlp/kernel"] == (26 if "{" in call else 0, 256)
+
+
+def test_a_model_is_compressed_and_saved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = nnx.Sequential(nnx.Linear(32, 16, rngs=nnx.Rngs(0)))
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    state = sj.static(optax.sgd(0.1), sparsity=0.9).init(params)
+    nnx.update(model, sj.sparsify(params, state))
+    *_, compressing = blocks("python")
+    exec(compressing, {"sj": sj, "model": model, "state": state})
+    again = sj.load("model.safetensors", model)
+    x = jnp.ones((1, 32))
+    assert jnp.allclose(again(x), model(x), atol=1e-5)
 
 
 def test_the_lists_of_methods_are_those_of_their_files(monkeypatch):

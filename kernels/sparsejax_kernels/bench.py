@@ -103,6 +103,7 @@ def contenders(
             OURS: (jax.jit(sparse_both), (x, w, cotangent)),
         }
     elif op == COLD:
+        assert isinstance(w, FanIn)
         # Other layers in other memory.
         layers = [
             FanIn(jnp.roll(w.values, i, 0), jnp.roll(w.indices, i, 0), inputs)

@@ -138,20 +138,17 @@ def rewired(
         due = jnp.asarray(when.due(step))
 
         def move_once(carry):
+            assert when is not None
             share = fraction(when.progress(step))
+            rows = zip(leaves, gradients, carry[1], strict=True)
             moved = [
                 one
                 if one is None
                 else move(
-                    jax.random.fold_in(key, step * len(paths) + i), *row, share, score
+                    jax.random.fold_in(key, step * len(paths) + index),
+                    *(leaf, gradient, one, share, score),
                 )
-                for i, (one, row) in enumerate(
-                    zip(
-                        carry[1],
-                        zip(leaves, gradients, carry[1], strict=True),
-                        strict=True,
-                    )
-                )
+                for index, (leaf, gradient, one) in enumerate(rows)
             ]
             return jnp.zeros_like(due), moved
 
@@ -160,10 +157,10 @@ def rewired(
         rows = zip(leaves, steps, before, after, strict=True)
         landed = [_landed(due, *row) for row in rows]
         staying = {
-            path: None if one is None else one.indices == new.indices
+            path: None if one is None or new is None else one.indices == new.indices
             for path, one, new in zip(paths, before, after, strict=True)
         }
-        fresh = inner.init(params)
+        fresh = inner.init(treedef.unflatten(leaves))
         return treedef.unflatten(landed), state._replace(
             topology=treedef.unflatten(after),
             inner=restart_outside(staying, inner_state, fresh),

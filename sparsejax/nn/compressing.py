@@ -142,6 +142,7 @@ def replacement(
     bias = None if layer.bias is None else layer.bias.get_value()
     options = {"dtype": layer.dtype, "implementation": implementation}
     if isinstance(layer, nnx.Conv):
+        assert isinstance(weight, FanIn)
         spatial = len(layer.kernel_size)
         given = 1 if layer.strides is None else layer.strides
         strides = (given,) * spatial if isinstance(given, int) else given
