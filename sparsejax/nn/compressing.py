@@ -24,11 +24,16 @@ from sparsejax.state import masks as masks_of
 
 __all__ = ["compress"]
 
-GROUPS = ((2, 4), (1, 4), (1, 8))
-"""N:M patterns that are stored as such, the densest first."""
+GROUPS = ((2, 4), (1, 4), (1, 8), *((n, 32) for n in range(1, 9)))
+"""N:M patterns that are stored as such, those of smaller groups first."""
 BLOCKS = ((32, 32), (16, 16), (8, 8))
 """Blocks that are stored as such, the largest first."""
-LINEAR = {Block: BlockLinear, FanIn: FanInLinear, NM: NMLinear}
+LINEAR = {
+    Block: BlockLinear,
+    FanIn: FanInLinear,
+    NM: NMLinear,
+    PackedNM: NMLinear,
+}
 
 
 def compress(
@@ -42,12 +47,12 @@ def compress(
     """A copy of a model whose masked linear layers are stored and run compressed.
 
     Every `nnx.Linear` with a masked kernel is replaced: by a `BlockLinear` where its
-    mask has whole blocks of 32x32, 16x16 or 8x8; by an `NMLinear` where it is 2:4, 1:4
-    or 1:8 with as many weights as that allows (and it is not to be trained), else by a
-    `FanInLinear`, which any mask fits; every `nnx.Conv` with 1x1 kernels by a
-    `FanInPointwise`. The function stays the same, to rounding. Kept weights that are
-    zero stay kept. All other layers stay as they are, those whose masks keep every
-    weight, too.
+    mask has whole blocks of 32x32, 16x16 or 8x8; by an `NMLinear`, packed for small
+    batches, where it is 2:4, 1:4, 1:8 or N:32 with as many weights as that allows (and
+    it is not to be trained); else by a `FanInLinear`, which any mask fits. Every
+    `nnx.Conv` with 1x1 kernels is replaced by a `FanInPointwise`. The function stays
+    the same, to rounding. Kept weights that are zero stay kept. All other layers stay
+    as they are, those whose masks keep every weight, too.
 
     Args:
       model: with the trained (sparse) parameters; it is not changed.
@@ -170,7 +175,7 @@ def put(model: nnx.Module, made: Mapping[str, nnx.Module]) -> nnx.Module:
 
 def _weight(
     path: str, layer: Any, mask: Bool[Array, "..."], trainable: bool
-) -> Block | FanIn | NM:
+) -> Block | FanIn | PackedNM:
     kernel = layer.kernel.get_value()
     if mask.shape != kernel.shape:
         raise ValueError(
@@ -191,7 +196,7 @@ def _weight(
     if isinstance(layer, nnx.Linear) and not trainable:
         for n, m in GROUPS:
             if _is_full(np.asarray(mask), n, m):
-                return NM.fromdense(kernel, mask, n=n, m=m)
+                return NM.fromdense(kernel, mask, n=n, m=m).packed()
     weight = FanIn.fromdense(kernel, mask)
     return weight.with_transpose() if trainable else weight
 

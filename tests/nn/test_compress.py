@@ -39,9 +39,10 @@ def perceptron(**options):
     ("options", "kind"),
     [
         ({}, FanInLinear),
-        ({"structure": sj.fan_in()}, FanInLinear),
+        ({"structure": sj.fan_in(), "sparsity": 0.5}, FanInLinear),
         ({"structure": sj.n_m(2, 4), "sparsity": 0.5}, NMLinear),
         ({"structure": sj.n_m(1, 8), "sparsity": 0.875}, NMLinear),
+        ({"structure": sj.n_m(3, 32), "sparsity": {"hidden0/kernel": 0.9}}, NMLinear),
         (
             {"structure": sj.block(8, 8), "sparsity": {"hidden.*/kernel": 0.75}},
             BlockLinear,
@@ -177,6 +178,21 @@ def test_saved_and_loaded_it_is_the_same_and_small(tmp_path, dtype):
     if dtype == jnp.float32:
         assert size < 1.25 * zipped
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("structure", "sparsity"), [(sj.n_m(2, 4), 0.5), (sj.block(8, 8), 0.75)]
+)
+def test_every_format_is_saved_and_loaded(tmp_path, structure, sparsity):
+    model, state = perceptron(
+        structure=structure, sparsity={"hidden.*/kernel": sparsity}
+    )
+    fast = sj.compress(model, state)
+    sj.save(tmp_path / "model.safetensors", fast)
+    again = sj.load(tmp_path / "model.safetensors", model)
+    assert type(again.hidden0.weight) is type(fast.hidden0.weight)
+    x = jax.random.normal(jax.random.key(0), (3, 32))
+    np.testing.assert_array_equal(again(x), fast(x))
 
 
 def test_errors_name_what_is_wrong(tmp_path):
