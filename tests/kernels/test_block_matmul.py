@@ -95,6 +95,7 @@ def test_empty_and_padded_weights(implementation):
     agrees_with_dense(shuffled, 5, implementation, bias)
 
 
+@pytest.mark.slow  # scripts/sanitize_kernels.sh fuzzes the same shapes.
 @needs_native
 @settings(max_examples=6, deadline=None)
 @given(

@@ -96,6 +96,7 @@ def normal(*shape):
     return jnp.asarray(generator.standard_normal(shape), jnp.float32)
 
 
+@pytest.mark.slow  # scripts/sanitize_kernels.sh fuzzes the same shapes.
 @needs_native
 @settings(max_examples=5, deadline=None)
 @given(

@@ -72,6 +72,7 @@ def test_output_and_gradients(implementation, batch, activation):
     agrees_with_dense(w, batch, 49, implementation, bias, activation)
 
 
+@pytest.mark.slow  # scripts/sanitize_kernels.sh fuzzes the same shapes.
 @needs_native
 @settings(max_examples=5, deadline=None)
 @given(
