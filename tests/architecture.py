@@ -41,7 +41,7 @@ FILES = {
 MAY_IMPORT = {
     1: {"jax", "jaxtyping", "numpy"},
     2: {"jax", "jaxtyping", "numpy", "optax", "sparsejax_kernels"},
-    3: {"flax", "jax", "jaxtyping", "numpy"},
+    3: {"flax", "jax", "jaxtyping", "numpy", "sparsejax_kernels"},
 }
 
 # An integer is a number: sparsity=0 is as good as 0.0.

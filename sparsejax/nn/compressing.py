@@ -7,9 +7,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PyTree
 from sparsejax_kernels import NM, Block, FanIn, PackedNM, largest_density
 
 from sparsejax.layers import leaves_with_paths
@@ -38,7 +37,7 @@ LINEAR = {
 
 def compress(
     model: nnx.Module,
-    state: optax.OptState,
+    state: PyTree,
     *,
     trainable: bool = False,
     batch: int | None = None,
