@@ -206,7 +206,8 @@ def _is_full(mask: np.ndarray, n: int, m: int) -> bool:
     padded = np.pad(mask, ((0, groups * m - len(mask)), (0, 0)))
     counts = padded.reshape(groups, m, -1).sum(axis=1)
     whole = len(mask) // m
-    return bool((counts[:whole] == n).all() and (counts[whole:] <= n).all())
+    full = (counts[:whole] == n).all() and (counts[whole:] <= n).all()
+    return whole > 0 and bool(full)
 
 
 def _is_of_blocks(mask: np.ndarray, block: tuple[int, int]) -> bool:
