@@ -28,7 +28,10 @@ pytest.register_assert_rewrite("common_table", "wrappers")
 # Before the package is imported: every call in the library checks its annotations.
 # The name of the package itself would stand for all modules in it.
 jaxtyping.install_import_hook(
-    [name for name in architecture.library() if name != "sparsejax"],
+    [
+        *(name for name in architecture.library() if name != "sparsejax"),
+        "sparsejax_kernels",
+    ],
     "architecture.checked",
 )
 

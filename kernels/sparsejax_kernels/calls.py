@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +12,42 @@ from jaxtyping import Array
 
 from sparsejax_kernels import native
 
-__all__ = ["call", "rows_first"]
+__all__ = ["at_level", "call", "floats", "index", "rows_first"]
 
 
-def call(name: str, result: jax.ShapeDtypeStruct, **attributes) -> Callable:
+def call(
+    name: str,
+    result: jax.ShapeDtypeStruct | Sequence[jax.ShapeDtypeStruct],
+    **attributes: Any,
+) -> Callable:
     """A native kernel as a function of its operands.
 
     Args:
       name: one of `sparsejax_kernels.native`'s handlers.
-      result: shape and type of what it returns.
-      **attributes: of the handler, besides the instruction set.
+      result: shapes and types of what it returns.
+      **attributes: of the handler; `at_level` is one of most.
     """
-    attributes["level"] = np.int64(native.level())
     target = jax.ffi.ffi_call(native.PREFIX + name, result, vmap_method="sequential")
     return lambda *operands: target(*operands, **attributes)
+
+
+def at_level() -> dict[str, np.int64]:
+    """The attribute that says which instruction set a kernel may use at most."""
+    return {"level": np.int64(native.level())}
+
+
+def floats(*arrays: Array | None) -> list[Array]:
+    """What kernels read numbers as; None becomes an empty array."""
+    return [
+        jnp.zeros(0, jnp.float32) if array is None else array.astype(jnp.float32)
+        for array in arrays
+    ]
+
+
+def index(array: Array) -> Array:
+    """What kernels read indices as: uint16 where that is enough, else int32."""
+    narrow = array.dtype in (jnp.uint8, jnp.uint16)
+    return array.astype(jnp.uint16 if narrow else jnp.int32)
 
 
 def rows_first(function: Callable[..., Array]) -> Callable[..., Array]:

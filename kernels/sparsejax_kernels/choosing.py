@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import jax
+
 from sparsejax_kernels import native
 
 __all__ = ["explain", "largest_density"]
@@ -35,7 +37,8 @@ def largest_density(batch: int) -> float:
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}; it is a number of rows, at least 1")
-    limits = LIMITS if native.available() else FALLBACK_LIMITS
+    runs = native.available() and jax.default_backend() == "cpu"
+    limits = LIMITS if runs else FALLBACK_LIMITS
     return next(density for most, density in limits if batch <= most)
 
 
@@ -59,10 +62,11 @@ def explain(w: Any, batch: int) -> str:
         f"{type(w).__name__} {inputs}x{outputs}, {100 * density:.3g} % dense, "
         f"batch {batch}"
     )
-    if native.available():
+    if native.available() and jax.default_backend() == "cpu":
         how = "the native CPU kernel"
     else:
-        how = f"XLA's own operations, since {native.why_not()}"
+        reason = native.why_not() or f"there is none for {jax.default_backend()} yet"
+        how = f"XLA's own operations instead of a native kernel ({reason})"
     if density <= limit:
         return f"{what}: {how}; faster than dense up to {100 * limit:g} % at this batch"
     return (

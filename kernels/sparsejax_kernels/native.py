@@ -108,15 +108,20 @@ def _register() -> str | None:
         library = ctypes.CDLL(str(found[0]))
         library.sparsejax_kernels_built_with.restype = ctypes.c_char_p
         built_with = library.sparsejax_kernels_built_with().decode()
+        # All of them: a file of an earlier version lacks some.
+        handlers = {name: getattr(library, name) for name in HANDLERS}
     except (OSError, AttributeError) as error:
-        return f"{found[0].name} cannot be loaded ({error}); build it again"
+        return (
+            f"{found[0].name} cannot be used ({error}); build it again: "
+            "`pip install -e .` in a checkout"
+        )
     # Registering with an older runtime would take JAX's whole CPU backend down.
     if _release(jaxlib.version.__version__) < _release(built_with):
         return (
             f"they were built with jaxlib {built_with} and jaxlib is "
             f"{jaxlib.version.__version__}; upgrade jaxlib or build them again"
         )
-    for name in HANDLERS:
-        capsule = jax.ffi.pycapsule(getattr(library, name))
+    for name, handler in handlers.items():
+        capsule = jax.ffi.pycapsule(handler)
         jax.ffi.register_ffi_target(PREFIX + name, capsule, platform="cpu")
     return None

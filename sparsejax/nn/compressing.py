@@ -169,6 +169,12 @@ def put(model: nnx.Module, made: Mapping[str, nnx.Module]) -> nnx.Module:
         for name, child in [*vars(parent).items()]:
             if id(child) in twins:
                 setattr(parent, name, twins[id(child)])
+    left = {name for name, module in modules(model) if id(module) in twins}
+    if left:
+        raise ValueError(
+            f"{', '.join(sorted(left))} cannot be replaced where the model holds it; "
+            "keep layers as attributes, in nnx.List or in nnx.Dict"
+        )
     return model
 
 

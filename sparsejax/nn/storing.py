@@ -59,8 +59,11 @@ def save(path: str | os.PathLike[str], model: nnx.Module) -> int:
     path = pathlib.Path(path)
     scratch = path.with_name(f"{path.name}.partial")
     metadata = {"sparsejax": json.dumps({"version": 1, "layers": formats})}
-    safetensors.save_file(tensors, scratch, metadata)
-    os.replace(scratch, path)
+    try:
+        safetensors.save_file(tensors, scratch, metadata)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
     return path.stat().st_size
 
 
@@ -131,6 +134,9 @@ def _describe(module: CompressedLinear) -> dict[str, Any]:
 def _rebuilt(name: str, fields: dict[str, Any], tensors: dict[str, Any]) -> Any:
     kind, static = FORMATS[fields["format"]]
     prefix = f"{name}/" if name else ""
+    for needed in (f"{prefix}values", f"{prefix}indices/0"):
+        if needed not in tensors:
+            raise ValueError(f"the file has no {needed}, which its metadata promise")
     values, where = tensors[f"{prefix}values"], tensors[f"{prefix}indices/0"]
     weight = kind(values, where, **{field: fields[field] for field in static})
     return weight.with_transpose() if fields["transposed"] else weight

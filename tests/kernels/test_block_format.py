@@ -60,6 +60,7 @@ def test_it_is_built_under_jit_where_its_number_of_blocks_is_given():
         build(weights, mask, block=(4, 4))
 
 
+@pytest.mark.usefixtures("any_type")
 def test_wrong_arguments():
     weights, mask = block_layer(8, 8, (4, 4), density=1.0)
     with pytest.raises(ValueError, match=r"both have to be \(in, out\)"):

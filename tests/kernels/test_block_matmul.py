@@ -193,6 +193,7 @@ def test_corrupt_coordinates_only_ever_raise(batch, bad, level, monkeypatch):
             gradient().block_until_ready()
 
 
+@pytest.mark.usefixtures("any_type")
 def test_wrong_arguments():
     w = blocks(50, 12, (4, 4))
     with pytest.raises(ValueError, match="w reads 50 inputs"):

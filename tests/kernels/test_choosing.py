@@ -31,3 +31,15 @@ def test_says_why_the_fallback_runs(monkeypatch):
 def test_a_batch_is_at_least_one_row():
     with pytest.raises(ValueError, match="batch is 0"):
         largest_density(0)
+
+
+def test_a_library_of_an_earlier_version_is_not_used(monkeypatch):
+    monkeypatch.setattr(native, "HANDLERS", (*native.HANDLERS, "of_tomorrow"))
+    native._register.cache_clear()
+    try:
+        reason = native.why_not()
+    finally:
+        monkeypatch.undo()
+        native._register.cache_clear()
+    assert "of_tomorrow" in reason or "not built" in reason
+    assert "pip install -e ." in reason

@@ -113,6 +113,7 @@ def test_bfloat16_sums_in_float32(implementation):
     np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=2**-8, atol=1e-4)
 
 
+@pytest.mark.usefixtures("any_type")
 def test_wrong_arguments():
     x, kernel = normal(3, 9, 9), normal(3, 3, 3)
     with pytest.raises(ValueError, match="stride is 3"):

@@ -68,6 +68,7 @@ def test_an_index_out_of_range_is_named(value):
         FanIn(jnp.ones((2, 2)), indices, 4)
 
 
+@pytest.mark.usefixtures("any_type")
 def test_wrong_arguments():
     weights, mask = layer(8, 4, density=0.9)
     with pytest.raises(ValueError, match=r"both have to be \(in, out\)"):

@@ -259,6 +259,7 @@ def test_both_gradients_under_scan_and_vmap():
         close(one, other)
 
 
+@pytest.mark.usefixtures("any_type")
 def test_wrong_arguments():
     w = FanIn.fromdense(*layer(50, 12))
     with pytest.raises(ValueError, match="w reads 50 inputs"):

@@ -182,6 +182,7 @@ def test_a_packed_weight_under_vmap_and_scan(implementation):
     assert half.dtype == jnp.bfloat16 and half.shape == expected.shape
 
 
+@pytest.mark.usefixtures("any_type")
 def test_wrong_arguments():
     weights, mask = n_m_layer(64, 9, 4, 4)
     with pytest.raises(ValueError, match="raise n to"):

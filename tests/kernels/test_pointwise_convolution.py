@@ -164,6 +164,7 @@ def test_corrupt_indices_only_ever_raise(bad, level, monkeypatch):
             )
 
 
+@pytest.mark.usefixtures("any_type")
 def test_wrong_arguments():
     w = FanIn.fromdense(*layer(50, 12))
     x = normal(50, 4)

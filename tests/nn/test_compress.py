@@ -49,10 +49,9 @@ def perceptron(**options):
         ),
     ],
 )
-@pytest.mark.parametrize("implementation", [None, "reference"])
-def test_the_function_is_the_same(options, kind, implementation):
+def test_the_function_is_the_same(options, kind):
     model, state = perceptron(distribution=sj.uniform(), **options)
-    fast = sj.compress(model, state, implementation=implementation)
+    fast = sj.compress(model, state)
     assert type(fast.hidden0) is kind
     x = jax.random.normal(jax.random.key(1), (5, 32))
     np.testing.assert_allclose(fast(x), model(x), rtol=1e-4, atol=1e-5)
@@ -61,6 +60,14 @@ def test_the_function_is_the_same(options, kind, implementation):
     layers = [fast.hidden0, fast.hidden1, fast.head]
     layers = [layer for layer in layers if isinstance(layer, CompressedLinear)]
     assert sum(int(layer.weight.count) for layer in layers) == kept
+
+
+def test_the_implementation_may_be_named():
+    model, state = perceptron()
+    fast = sj.compress(model, state, implementation="reference")
+    assert fast.head.implementation == "reference"
+    with pytest.raises(ValueError, match="implementation is 'gpu'"):
+        sj.compress(model, state, implementation="gpu")(jnp.ones((1, 32)))
 
 
 def test_layers_without_a_mask_stay():
@@ -148,6 +155,23 @@ def test_a_shared_layer_is_replaced_everywhere():
     model, state = sparse(Twice(nnx.Rngs(0)))
     fast = sj.compress(model, state)
     assert fast.first is fast.again
+    x = jnp.ones((2, 8))
+    np.testing.assert_allclose(fast(x), model(x), atol=1e-5)
+
+
+def test_layers_in_containers_are_replaced():
+    class Branches(nnx.Module):
+        def __init__(self, rngs):
+            self.many = nnx.List([nnx.Linear(8, 6, rngs=rngs)])
+            self.named = nnx.Dict({"one": nnx.Linear(8, 6, rngs=rngs)})
+
+        def __call__(self, x):
+            return self.many[0](x) + self.named["one"](x)
+
+    model, state = sparse(Branches(nnx.Rngs(0)))
+    fast = sj.compress(model, state)
+    assert isinstance(fast.many[0], FanInLinear)
+    assert isinstance(fast.named["one"], FanInLinear)
     x = jnp.ones((2, 8))
     np.testing.assert_allclose(fast(x), model(x), atol=1e-5)
 

@@ -7,12 +7,18 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from sparsejax_kernels.block_matmul import cpu, reference, xla
-from sparsejax_kernels.fan_in_matmul.api import ACTIVATIONS, choose, finish
 from sparsejax_kernels.formats import Block
+from sparsejax_kernels.operations import (
+    check_epilogue,
+    check_inputs,
+    choose,
+    finish,
+    no_gradient,
+    run_native,
+)
 
 __all__ = ["matmul"]
 
@@ -55,16 +61,9 @@ def matmul(
       >>> matmul(jnp.asarray([[1.0, 1.0, 2.0]]), w, bias=jnp.asarray([0.0, 0.0, -9.0]))
       Array([[2., 4., 2.]], dtype=float32)
     """
-    if x.ndim == 0 or x.shape[-1] != w.in_features:
-        raise ValueError(
-            f"x has shape {x.shape}, but w reads {w.in_features} inputs; the last axis "
-            "of x has to be that long"
-        )
     outputs = w.out_features
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"bias has shape {bias.shape}; it has to be ({outputs},)")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {activation!r}; it is 'relu' or None")
+    check_inputs(x, w)
+    check_epilogue(bias, activation, outputs)
     rows = math.prod(x.shape[:-1])
     flat = x.reshape(rows, w.in_features)
     name = choose(implementation)
@@ -75,10 +74,8 @@ def matmul(
         y = _unfused(reference.forward, outputs, activation, *arguments)
     elif name == "xla":
         y = densely(*arguments)
-    elif jax.default_backend() != "cpu":
-        y = jax.lax.platform_dependent(*arguments, cpu=native, default=densely)
     else:
-        y = native(*arguments)
+        y = run_native(native, densely, *arguments)
     return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
 
 
@@ -107,7 +104,7 @@ def _backward(outputs, activation, residuals, cotangent):
     return (
         dx.astype(x.dtype),
         dvalues.astype(values.dtype),
-        np.zeros(coordinates.shape, jax.dtypes.float0),
+        no_gradient(coordinates),
         None if bias is None else cotangent.sum(0).astype(bias.dtype),
     )
 

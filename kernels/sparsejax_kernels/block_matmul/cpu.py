@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from sparsejax_kernels.calls import call, rows_first
+from sparsejax_kernels.calls import at_level, call, floats, rows_first
 
 __all__ = ["fused", "input_gradient", "value_gradient"]
 
@@ -20,10 +20,9 @@ def fused(
     outputs: int,
 ) -> Float[Array, "batch out"]:
     """The product, bias and activation in one pass."""
-    if bias is None:
-        bias = jnp.zeros(0, jnp.float32)
     run = _multiply(outputs, relu=activation == "relu", transposed=False)
-    return run(_float(x), _float(values), _integer(coordinates), _float(bias))
+    x, values, numbers = floats(x, values, bias)
+    return run(x, values, coordinates.astype(jnp.int32), numbers)
 
 
 def input_gradient(
@@ -34,8 +33,8 @@ def input_gradient(
 ) -> Float[Array, "batch in"]:
     """The product of the cotangent with the transposed weight."""
     run = _multiply(inputs, relu=False, transposed=True)
-    bias = jnp.zeros(0, jnp.float32)
-    return run(_float(cotangent), _float(values), _integer(coordinates), bias)
+    cotangent, values, no_bias = floats(cotangent, values, None)
+    return run(cotangent, values, coordinates.astype(jnp.int32), no_bias)
 
 
 def value_gradient(
@@ -46,23 +45,16 @@ def value_gradient(
 ) -> Float[Array, "blocks height width"]:
     """``x.T @ cotangent`` in the kept blocks alone."""
     shape = jax.ShapeDtypeStruct((coordinates.shape[0], *block), jnp.float32)
-    run = call("block_value_gradient", shape)
-    return run(_float(cotangent), _float(x), _integer(coordinates))
+    run = call("block_value_gradient", shape, **at_level())
+    return run(*floats(cotangent, x), coordinates.astype(jnp.int32))
 
 
 def _multiply(outputs: int, *, relu: bool, transposed: bool):
     @rows_first
     def run(x, values, coordinates, bias):
         shape = jax.ShapeDtypeStruct((x.shape[0], outputs), jnp.float32)
-        kernel = call("block_forward", shape, relu=relu, transposed=transposed)
+        attributes = {"relu": relu, "transposed": transposed, **at_level()}
+        kernel = call("block_forward", shape, **attributes)
         return kernel(x, values, coordinates, bias)
 
     return run
-
-
-def _float(array):
-    return array.astype(jnp.float32)
-
-
-def _integer(array):
-    return array.astype(jnp.int32)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparsejax_kernels.depthwise_convolution import cpu, reference, xla
-from sparsejax_kernels.fan_in_matmul.api import ACTIVATIONS, choose
+from sparsejax_kernels.operations import check_epilogue, choose, finish, run_native
 
 __all__ = ["depthwise_convolution"]
 
@@ -65,33 +65,23 @@ def depthwise_convolution(
         )
     if stride not in (1, 2):
         raise ValueError(f"stride is {stride}; it is 1 or 2")
-    if bias is not None and bias.shape != (channels,):
-        raise ValueError(f"bias has shape {bias.shape}; it has to be ({channels},)")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {activation!r}; it is 'relu' or None")
+    check_epilogue(bias, activation, channels)
     images = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
     arguments = (images, kernel, bias)
     name = choose(implementation)
     native = functools.partial(_native, stride, activation)
     shifted = functools.partial(_unfused, xla.forward, stride, activation)
-    if x.size == 0:
-        y = shifted(*arguments)
-    elif name == "reference":
+    if name == "reference":
         y = _unfused(reference.forward, stride, activation, *arguments)
-    elif name == "xla":
+    elif name == "xla" or x.size == 0:
         y = shifted(*arguments)
-    elif jax.default_backend() != "cpu":
-        y = jax.lax.platform_dependent(*arguments, cpu=native, default=shifted)
     else:
-        y = native(*arguments)
+        y = run_native(native, shifted, *arguments)
     return y.astype(x.dtype).reshape(*x.shape[:-2], *y.shape[-2:])
 
 
 def _unfused(function, stride, activation, x, kernel, bias):
-    y = function(x, kernel, stride)
-    if bias is not None:
-        y = y + bias.astype(y.dtype)[None, :, None, None]
-    return jax.nn.relu(y) if activation == "relu" else y
+    return finish(function(x, kernel, stride), bias, activation, axis=1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

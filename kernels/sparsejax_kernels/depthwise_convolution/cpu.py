@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sparsejax_kernels.calls import call, rows_first
+from sparsejax_kernels.calls import at_level, call, floats, rows_first
 
 __all__ = ["fused"]
 
@@ -26,9 +26,7 @@ def fused(
         rows, columns = (-(-size // stride) for size in x.shape[2:])
         result = jax.ShapeDtypeStruct((*x.shape[:2], rows, columns), jnp.float32)
         attributes = {"relu": activation == "relu", "stride": np.int64(stride)}
-        return call("depthwise_forward", result, **attributes)(x, kernel, bias)
+        handler = call("depthwise_forward", result, **attributes, **at_level())
+        return handler(x, kernel, bias)
 
-    if bias is None:
-        bias = jnp.zeros(0)
-    x, kernel, bias = (each.astype(jnp.float32) for each in (x, kernel, bias))
-    return run(x, kernel, bias)
+    return run(*floats(x, kernel, bias))

@@ -5,20 +5,22 @@ from __future__ import annotations
 import functools
 import math
 from types import ModuleType
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparsejax_kernels import native
 from sparsejax_kernels.fan_in_matmul import cpu, reference, xla
 from sparsejax_kernels.formats import FanIn
+from sparsejax_kernels.operations import (
+    check_epilogue,
+    check_inputs,
+    choose,
+    finish,
+    run_native,
+)
 
-__all__ = ["IMPLEMENTATIONS", "matmul"]
-
-IMPLEMENTATIONS = ("reference", "xla", "cpu")
-ACTIVATIONS = (None, "relu")
+__all__ = ["matmul", "product"]
 
 
 def matmul(
@@ -61,64 +63,28 @@ def matmul(
       >>> matmul(x, w, bias=jnp.asarray([-9.0, 1.0]), activation="relu")
       Array([[ 0., 12.]], dtype=float32)
     """
-    check(x, w, bias, activation)
     outputs = w.values.shape[0]
+    check_inputs(x, w)
+    check_epilogue(bias, activation, outputs)
     rows = math.prod(x.shape[:-1])
     flat = x.reshape(rows, w.in_features)
     name = choose(implementation)
     if name == "reference" or rows == 0:
         y = finish(reference.forward(flat, w.values, w.indices), bias, activation)
     else:
-        run = functools.partial(_matmul, {"cpu": cpu, "xla": xla}[name], activation)
         arguments = (flat, w.values, w.indices, w.transposed, bias)
-        if name == "cpu" and jax.default_backend() != "cpu":
-            other = functools.partial(_matmul, xla, activation)
-            y = jax.lax.platform_dependent(*arguments, cpu=run, default=other)
+        densely = functools.partial(product, xla, activation)
+        sparsely = functools.partial(product, cpu, activation)
+        if name == "xla":
+            y = densely(*arguments)
         else:
-            y = run(*arguments)
+            y = run_native(sparsely, densely, *arguments)
     return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
 
 
-def check(x: Array, w: Any, bias: Array | None, activation: str | None) -> None:
-    """Raises unless the operands of a product with any compressed weight fit."""
-    if x.ndim == 0 or x.shape[-1] != w.in_features:
-        raise ValueError(
-            f"x has shape {x.shape}, but w reads {w.in_features} inputs; the last axis "
-            "of x has to be that long"
-        )
-    outputs = w.shape[1]
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"bias has shape {bias.shape}; it has to be ({outputs},)")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {activation!r}; it is 'relu' or None")
-
-
-def choose(implementation: str | None) -> str:
-    """The implementation to run: the one named, or the best that works here."""
-    if implementation is None:
-        return "cpu" if native.available() else "xla"
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"implementation is {implementation!r}; it is one of "
-            f"{', '.join(map(repr, IMPLEMENTATIONS))} or None"
-        )
-    if implementation == "cpu" and not native.available():
-        raise RuntimeError(
-            f"implementation 'cpu' cannot run here: {native.why_not()}; or leave "
-            "`implementation` at None for the best that can"
-        )
-    return implementation
-
-
-def finish(y, bias, activation):
-    """Adds the bias and applies the activation."""
-    if bias is not None:
-        y = y + bias.astype(y.dtype)[None]
-    return jax.nn.relu(y) if activation == "relu" else y
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _matmul(module: ModuleType, activation, x, values, indices, transposed, bias):
+def product(module: ModuleType, activation, x, values, indices, transposed, bias):
+    """The product by a module's functions, and its gradients by them too."""
     if hasattr(module, "fused"):
         return module.fused(x, values, indices, bias, activation)
     return finish(module.product(x, values, indices), bias, activation)
@@ -130,7 +96,7 @@ def _forward(module, activation, *primals):
     # Which gradients somebody wants is known here only; residuals carry no flags, but
     # their structure may differ.
     wanted = tuple(() if leaf.perturbed else None for leaf in primals[:2])
-    y = _matmul(module, activation, x, values, indices, transposed, bias)
+    y = product(module, activation, x, values, indices, transposed, bias)
     active = y if activation == "relu" else None
     return y, (wanted, x, values, indices, transposed, bias, active)
 
@@ -161,4 +127,4 @@ def _backward(module, activation, residuals, cotangent):
     )
 
 
-_matmul.defvjp(_forward, _backward, symbolic_zeros=True)
+product.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 __all__ = ["forward"]
 
@@ -11,7 +11,7 @@ __all__ = ["forward"]
 def forward(
     x: Float[Array, "batch in"],
     values: Float[Array, "out k"],
-    indices: Int[Array, "out k"],
+    indices: Integer[Array, "out k"],
 ) -> Float[Array, "batch out"]:
     """``y[b, o] = sum_j values[o, j] * x[b, indices[o, j]]``, summed in float32.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from sparsejax_kernels.fan_in_matmul import reference
 from sparsejax_kernels.formats import FanIn, Transposed
@@ -20,7 +20,7 @@ GATHER_DENSITY = 0.1
 def product(
     x: Float[Array, "batch in"],
     values: Float[Array, "out k"],
-    indices: Int[Array, "out k"],
+    indices: Integer[Array, "out k"],
 ) -> Float[Array, "batch out"]:
     """By gathering at batch 1 and low density, else densely while that fits."""
     inputs = x.shape[1]
@@ -43,7 +43,7 @@ def product(
 def input_gradient(
     cotangent: Float[Array, "batch out"],
     values: Float[Array, "out k"],
-    indices: Int[Array, "out k"],
+    indices: Integer[Array, "out k"],
     transposed: Transposed | None,
     inputs: int,
 ) -> Float[Array, "batch in"]:
@@ -66,7 +66,7 @@ def input_gradient(
 def value_gradient(
     cotangent: Float[Array, "batch out"],
     x: Float[Array, "batch in"],
-    indices: Int[Array, "out k"],
+    indices: Integer[Array, "out k"],
 ) -> Float[Array, "out k"]:
     """``dvalues[o, j] = sum_b cotangent[b, o] * x[b, indices[o, j]]``, sampled."""
     read = indices.astype(jnp.int32)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array, Float
 
-__all__ = ["check_range", "compressed", "concrete", "index_dtype"]
+__all__ = ["CompressedWeight", "check_range", "compressed", "concrete", "index_dtype"]
 
 Class = TypeVar("Class", bound=type)
 
@@ -67,6 +70,35 @@ def compressed(*static: str) -> Callable[[Class], Class]:
         return cls
 
     return register
+
+
+class CompressedWeight:
+    """What every format tells about itself.
+
+    Attributes:
+      values: the weights, the first child of the pytree.
+      shape: of the dense weight, ``(in, out)``.
+      count: number of kept weights, padding left out.
+    """
+
+    values: Array
+    shape: Any
+    count: Any
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        return self.values.dtype
+
+    @property
+    def density(self) -> Float[Array, ""]:
+        """Kept weights over all weights of the dense layer."""
+        return self.count.astype(jnp.float32) / math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays, padding and transposed indices included."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self))
 
 
 def concrete(array: Any) -> bool:

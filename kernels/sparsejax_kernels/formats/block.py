@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Integer
 
 from sparsejax_kernels.formats.base import (
+    CompressedWeight,
     check_range,
     compressed,
     concrete,
@@ -19,7 +17,7 @@ __all__ = ["Block"]
 
 
 @compressed("in_features", "out_features")
-class Block:
+class Block(CompressedWeight):
     """A weight of shape ``(in, out)`` as dense blocks and where they lie.
 
     Block ``(r, c)`` covers the inputs from ``r * height`` and the outputs from
@@ -161,11 +159,6 @@ class Block:
         return self.in_features, self.out_features
 
     @property
-    def dtype(self) -> jnp.dtype:
-        """Type of the values."""
-        return self.values.dtype
-
-    @property
     def block(self) -> tuple[int, int]:
         """Height and width of a block."""
         return self.values.shape[-2], self.values.shape[-1]
@@ -188,13 +181,3 @@ class Block:
         ]
         inside = (place[..., 0] < self.grid[0]) & (place[..., 1] < self.grid[1])
         return jnp.sum(jnp.where(inside, sides[0] * sides[1], 0), dtype=jnp.int32)
-
-    @property
-    def density(self) -> Float[Array, ""]:
-        """Kept weights over all weights of the dense layer."""
-        return self.count.astype(jnp.float32) / math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of values and coordinates."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
 from sparsejax_kernels.formats.base import (
+    CompressedWeight,
     check_range,
     compressed,
     concrete,
@@ -21,7 +20,7 @@ __all__ = ["FanIn"]
 
 
 @compressed("in_features")
-class FanIn:
+class FanIn(CompressedWeight):
     """A weight of shape ``(in, out)`` as ``fan-in`` values and indices per output.
 
     ``y[o] = sum_j values[o, j] * x[indices[o, j]]``. An output that keeps fewer than
@@ -50,7 +49,7 @@ class FanIn:
     """
 
     values: Float[Array, "out k"]
-    indices: Int[Array, "out k"]
+    indices: Integer[Array, "out k"]
     in_features: int
     transposed: Transposed | None = None
 
@@ -128,26 +127,11 @@ class FanIn:
         return self.in_features, self.values.shape[-2]
 
     @property
-    def dtype(self) -> jnp.dtype:
-        """Type of the values."""
-        return self.values.dtype
-
-    @property
     def fan_in(self) -> int:
         """Weights per output that there is room for."""
         return self.values.shape[-1]
 
     @property
-    def count(self) -> Int[Array, ""]:
+    def count(self) -> Integer[Array, ""]:
         """Number of kept weights, padding left out."""
         return jnp.sum(self.indices < self.in_features, dtype=jnp.int32)
-
-    @property
-    def density(self) -> Float[Array, ""]:
-        """Kept weights over all weights of the dense layer."""
-        return self.count.astype(jnp.float32) / math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of values, indices and, where there is one, the transposed index."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self))

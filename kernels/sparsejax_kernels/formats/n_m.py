@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
-from sparsejax_kernels.formats.base import check_range, compressed, concrete
+from sparsejax_kernels.formats.base import (
+    CompressedWeight,
+    check_range,
+    compressed,
+    concrete,
+)
 from sparsejax_kernels.formats.fan_in import FanIn
 from sparsejax_kernels.formats.packed_n_m import BLOCK, LANES, PackedNM
 
@@ -16,7 +19,7 @@ __all__ = ["NM"]
 
 
 @compressed("in_features", "m")
-class NM:
+class NM(CompressedWeight):
     """A weight of shape ``(in, out)`` with ``n`` values per output and group of inputs.
 
     ``y[o] = sum over g, j of values[o, g, j] * x[g * m + offsets[o, g, j]]``. A group
@@ -43,7 +46,7 @@ class NM:
     """
 
     values: Float[Array, "out groups n"]
-    offsets: Int[Array, "out groups n"]
+    offsets: Integer[Array, "out groups n"]
     in_features: int
     m: int
 
@@ -178,26 +181,11 @@ class NM:
         return self.in_features, self.values.shape[-3]
 
     @property
-    def dtype(self) -> jnp.dtype:
-        """Type of the values."""
-        return self.values.dtype
-
-    @property
     def n(self) -> int:
         """Weights per group that there is room for."""
         return self.values.shape[-1]
 
     @property
-    def count(self) -> Int[Array, ""]:
+    def count(self) -> Integer[Array, ""]:
         """Number of kept weights, padding left out."""
         return jnp.sum(self.offsets < self.m, dtype=jnp.int32)
-
-    @property
-    def density(self) -> Float[Array, ""]:
-        """Kept weights over all weights of the dense layer."""
-        return self.count.astype(jnp.float32) / math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of values and offsets."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Float, Integer
 
-from sparsejax_kernels.formats.base import check_range, compressed
+from sparsejax_kernels.formats.base import CompressedWeight, check_range, compressed
 from sparsejax_kernels.formats.fan_in import FanIn
 
 __all__ = ["BLOCK", "LANES", "PackedNM"]
@@ -20,7 +18,7 @@ LANES = 16
 
 
 @compressed("in_features", "out_features")
-class PackedNM:
+class PackedNM(CompressedWeight):
     """A weight of shape ``(in, out)`` in the order in which a processor reads it.
 
     Outputs are cut into slices of 16 and inputs into blocks of 32; every output has
@@ -91,24 +89,9 @@ class PackedNM:
         return self.in_features, self.out_features
 
     @property
-    def dtype(self) -> jnp.dtype:
-        """Type of the values."""
-        return self.values.dtype
-
-    @property
-    def count(self) -> Int[Array, ""]:
+    def count(self) -> Integer[Array, ""]:
         """Number of kept weights, padding left out."""
         return jnp.sum(self.offsets < BLOCK, dtype=jnp.int32)
-
-    @property
-    def density(self) -> Float[Array, ""]:
-        """Kept weights over all weights of the dense layer."""
-        return self.count.astype(jnp.float32) / math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of values and offsets, padding included."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self))
 
 
 def rows_of(packed: Array) -> Array:

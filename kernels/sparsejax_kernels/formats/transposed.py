@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Integer
 
 from sparsejax_kernels.formats.base import compressed, index_dtype
 
@@ -22,12 +22,12 @@ class Transposed:
       positions: int32, its place in the flattened values, ``(out * fan-in,)``.
     """
 
-    starts: Int[Array, "in+1"]
-    outputs: Int[Array, "nnz"]
-    positions: Int[Array, "nnz"]
+    starts: Integer[Array, " starts"]
+    outputs: Integer[Array, " nnz"]
+    positions: Integer[Array, " nnz"]
 
 
-def transpose(indices: Int[Array, "out k"], in_features: int) -> Transposed:
+def transpose(indices: Integer[Array, "out k"], in_features: int) -> Transposed:
     """Groups the entries of a fan-in index by input; padding comes last.
 
     Args:

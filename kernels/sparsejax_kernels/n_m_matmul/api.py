@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparsejax_kernels import fan_in_matmul, native
-from sparsejax_kernels.fan_in_matmul import api
+from sparsejax_kernels.fan_in_matmul.api import product
 from sparsejax_kernels.formats import NM, PackedNM
 from sparsejax_kernels.formats.packed_n_m import LANES
 from sparsejax_kernels.n_m_matmul import cpu
+from sparsejax_kernels.operations import check_epilogue, check_inputs, choose
 
 __all__ = ["matmul"]
 
@@ -56,11 +57,12 @@ def matmul(
             activation=activation,
             implementation=implementation,
         )
-    api.check(x, w, bias, activation)
+    check_inputs(x, w)
+    check_epilogue(bias, activation, w.out_features)
     flat = x.reshape(-1, w.in_features)
     if bias is not None:
         bias = jnp.pad(bias, (0, -w.out_features % LANES))
-    run = cast(Callable[..., Array], api._matmul)
+    run = cast(Callable[..., Array], product)
     y = run(cpu, activation, flat, w.values, w.offsets, None, bias)
     y = y[:, : w.out_features].astype(x.dtype)
     return y.reshape(*x.shape[:-1], w.out_features)
@@ -68,7 +70,7 @@ def matmul(
 
 def _has_kernel(x: Array, w: PackedNM, implementation: str | None) -> bool:
     """Whether the packed kernel runs: on CPUs that can permute, for small batches."""
-    if jax.default_backend() != "cpu" or api.choose(implementation) != "cpu":
+    if jax.default_backend() != "cpu" or choose(implementation) != "cpu":
         return False
     rows = math.prod(x.shape[:-1])
     slots = w.values.shape[2]

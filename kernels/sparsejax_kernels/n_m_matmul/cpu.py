@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
+from sparsejax_kernels.calls import floats
 from sparsejax_kernels.fan_in_matmul import cpu
 from sparsejax_kernels.formats.packed_n_m import LANES, indices_of, packed_of, rows_of
 
@@ -18,21 +19,18 @@ def fused(
     x: Float[Array, "batch in"],
     values: Float[Array, "slices blocks slots 16"],
     offsets: Integer[Array, "slices blocks slots 16"],
-    bias: Float[Array, " slices*16"] | None,
+    bias: Float[Array, " outputs"] | None,
     activation: str | None,
-) -> Float[Array, "batch slices*16"]:
+) -> Float[Array, "batch outputs"]:
     """The product, bias and activation in one pass, padding outputs included."""
-    if bias is None:
-        bias = jnp.zeros(0, jnp.float32)
     outputs = values.shape[0] * LANES
     run = cpu.forward_call("n_m_forward", outputs, activation == "relu")
-    floats = (each.astype(jnp.float32) for each in (x, values, bias))
-    x, values, bias = floats
-    return run(x, values, offsets.astype(jnp.uint8), bias)
+    x, values, numbers = floats(x, values, bias)
+    return run(x, values, offsets.astype(jnp.uint8), numbers)
 
 
 def input_gradient(
-    cotangent: Float[Array, "batch slices*16"],
+    cotangent: Float[Array, "batch outputs"],
     values: Float[Array, "slices blocks slots 16"],
     offsets: Integer[Array, "slices blocks slots 16"],
     transposed: None,
@@ -44,7 +42,7 @@ def input_gradient(
 
 
 def value_gradient(
-    cotangent: Float[Array, "batch slices*16"],
+    cotangent: Float[Array, "batch outputs"],
     x: Float[Array, "batch in"],
     offsets: Integer[Array, "slices blocks slots 16"],
 ) -> Float[Array, "slices blocks slots 16"]:

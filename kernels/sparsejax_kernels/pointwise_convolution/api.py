@@ -7,12 +7,17 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from sparsejax_kernels.fan_in_matmul import cpu as fan_in
-from sparsejax_kernels.fan_in_matmul.api import ACTIVATIONS, choose
 from sparsejax_kernels.formats import FanIn
+from sparsejax_kernels.operations import (
+    check_epilogue,
+    choose,
+    finish,
+    no_gradient,
+    run_native,
+)
 from sparsejax_kernels.pointwise_convolution import cpu, reference, xla
 
 __all__ = ["pointwise_convolution"]
@@ -66,10 +71,7 @@ def pointwise_convolution(
             "axis but one of x has to be that long"
         )
     outputs = w.values.shape[0]
-    if bias is not None and bias.shape != (outputs,):
-        raise ValueError(f"bias has shape {bias.shape}; it has to be ({outputs},)")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {activation!r}; it is 'relu' or None")
+    check_epilogue(bias, activation, outputs)
     images = x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])
     name = choose(implementation)
     arguments = (images, w.values, w.indices, w.transposed, bias)
@@ -79,19 +81,14 @@ def pointwise_convolution(
         y = _unfused(reference.forward, activation, *arguments)
     elif name == "xla":
         y = densely(*arguments)
-    elif jax.default_backend() != "cpu":
-        y = jax.lax.platform_dependent(*arguments, cpu=native, default=densely)
     else:
-        y = native(*arguments)
+        y = run_native(native, densely, *arguments)
     return y.astype(x.dtype).reshape(*x.shape[:-2], outputs, x.shape[-1])
 
 
 def _unfused(product, activation, x, values, indices, transposed, bias):
     del transposed
-    y = product(x, values, indices)
-    if bias is not None:
-        y = y + bias.astype(y.dtype)[None, :, None]
-    return jax.nn.relu(y) if activation == "relu" else y
+    return finish(product(x, values, indices), bias, activation, axis=1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -118,9 +115,6 @@ def _backward(activation, residuals, cotangent):
     rows, outer = pixels_first(x), pixels_first(cotangent)
     dx = fan_in.input_gradient(outer, values, indices, transposed, x.shape[1])
     dvalues = fan_in.value_gradient(outer, rows, indices)
-
-    def no_gradient(leaf):
-        return np.zeros(leaf.shape, jax.dtypes.float0)
 
     return (
         dx.reshape(x.shape[0], -1, x.shape[1]).transpose(0, 2, 1).astype(x.dtype),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-from sparsejax_kernels.calls import call, rows_first
+from sparsejax_kernels.calls import at_level, call, floats, index, rows_first
 
 __all__ = ["fused"]
 
@@ -24,12 +24,9 @@ def fused(
     def run(x, values, indices, bias):
         shape = (x.shape[0], values.shape[0], x.shape[2])
         result = jax.ShapeDtypeStruct(shape, jnp.float32)
-        kernel = call("pointwise_forward", result, relu=activation == "relu")
+        attributes = {"relu": activation == "relu", **at_level()}
+        kernel = call("pointwise_forward", result, **attributes)
         return kernel(x, values, indices, bias)
 
-    if bias is None:
-        bias = jnp.zeros(0)
-    narrow = indices.dtype in (jnp.uint8, jnp.uint16)
-    index = indices.astype(jnp.uint16 if narrow else jnp.int32)
-    x, values, bias = (each.astype(jnp.float32) for each in (x, values, bias))
-    return run(x, values, index, bias)
+    x, values, numbers = floats(x, values, bias)
+    return run(x, values, index(indices), numbers)

@@ -1,0 +1,82 @@
+"""What all operations share: checks, the choice of implementation, the epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from sparsejax_kernels import native
+
+__all__ = [
+    "IMPLEMENTATIONS",
+    "check_epilogue",
+    "check_inputs",
+    "choose",
+    "finish",
+    "no_gradient",
+    "run_native",
+]
+
+IMPLEMENTATIONS = ("reference", "xla", "cpu")
+ACTIVATIONS = (None, "relu")
+
+
+def check_inputs(x: Array, w: Any) -> None:
+    """Raises unless x has as many inputs along its last axis as a weight reads."""
+    if x.ndim == 0 or x.shape[-1] != w.in_features:
+        raise ValueError(
+            f"x has shape {x.shape}, but w reads {w.in_features} inputs; the last axis "
+            "of x has to be that long"
+        )
+
+
+def check_epilogue(bias: Array | None, activation: str | None, outputs: int) -> None:
+    """Raises unless the bias, if any, has a number for each output."""
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"bias has shape {bias.shape}; it has to be ({outputs},)")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; it is 'relu' or None")
+
+
+def choose(implementation: str | None) -> str:
+    """The implementation to run: the one named, or the best that works here."""
+    if implementation is None:
+        return "cpu" if native.available() else "xla"
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation is {implementation!r}; it is one of "
+            f"{', '.join(map(repr, IMPLEMENTATIONS))} or None"
+        )
+    if implementation == "cpu" and not native.available():
+        raise RuntimeError(
+            f"implementation 'cpu' cannot run here: {native.why_not()}; or leave "
+            "`implementation` at None for the best that can"
+        )
+    return implementation
+
+
+def run_native(kernel: Callable, fallback: Callable, *arguments: Any) -> Any:
+    """The native kernel, where the program turns out to run on a CPU."""
+    if jax.default_backend() == "cpu":
+        return kernel(*arguments)
+    return jax.lax.platform_dependent(*arguments, cpu=kernel, default=fallback)
+
+
+def finish(
+    y: Array, bias: Array | None, activation: str | None, *, axis: int = -1
+) -> Array:
+    """Adds a bias along an axis and applies the activation."""
+    if bias is not None:
+        shape = [1] * y.ndim
+        shape[axis] = -1
+        y = y + bias.astype(y.dtype).reshape(shape)
+    return jax.nn.relu(y) if activation == "relu" else y
+
+
+def no_gradient(leaf: Array) -> np.ndarray:
+    """What the cotangent of an index is."""
+    return np.zeros(leaf.shape, jax.dtypes.float0)
