@@ -289,7 +289,7 @@ def _inner_jaxprs(equation: JaxprEqn) -> list[ClosedJaxpr | Jaxpr]:
     return found
 
 
-def _is_call(inner: list[ClosedJaxpr | Jaxpr], flows: list[_Flow]) -> bool:
+def _is_call(inner: list[ClosedJaxpr | Jaxpr], flows: Sequence[Any]) -> bool:
     return len(inner) == 1 and len(_open(inner[0]).invars) == len(flows)
 
 

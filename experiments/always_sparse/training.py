@@ -139,7 +139,9 @@ def train(kind: str, width: int, seed: int, steps: int) -> Row:
     keys = jax.random.split(jax.random.key(seed + 1_000), steps)
 
     def outputs(params, state, images):
-        features = matmul(images.reshape(len(images), -1), mixed, activation="relu")
+        features = matmul(
+            jnp.asarray(images).reshape(len(images), -1), mixed, activation="relu"
+        )
         return logits(params, state, features)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +18,8 @@ from sparsejax.nn.layers import (
     FanInPointwise,
     NMLinear,
 )
+from sparsejax.nn.neurons import without_idle_neurons
+from sparsejax.nn.surgery import modules, put
 from sparsejax.state import masks as masks_of
 
 __all__ = ["compress"]
@@ -41,6 +42,7 @@ def compress(
     *,
     trainable: bool = False,
     batch: int | None = None,
+    inputs: PyTree | None = None,
     implementation: str | None = None,
 ) -> nnx.Module:
     """A copy of a model whose masked linear layers are stored and run compressed.
@@ -61,6 +63,14 @@ def compress(
       batch: rows that are multiplied at once; layers for which a dense product is
         faster at this batch then stay dense (`sparsejax_kernels.largest_density`).
         Default: every masked layer is compressed.
+      inputs: real data that the model is called with, as ``model(inputs)``. Neurons
+        without any input, such as those that `sparsejax.srigl` ablates, and neurons
+        that nothing reads are then removed, from their layer, from biases and
+        normalisations behind it and from the layers that read it; what they contribute
+        becomes part of the readers' biases. Only layers are narrowed that are read by
+        linear layers and 1x1 convolutions alone. The model has to be in evaluation mode
+        (``model.eval()``), since statistics of a batch are none of its constants.
+        Default: all neurons stay.
       implementation: of the products, see `sparsejax_kernels.matmul`; default: the best
         that runs here.
 
@@ -92,6 +102,8 @@ def compress(
         if mask is not None
     }
     copy = nnx.clone(model)
+    if inputs is not None:
+        copy, masks = _narrowed(copy, masks, inputs, trainable)
     layers = {path: layer for path, layer in modules(copy) if replaceable(layer)}
     made, masked = {}, []
     for path, layer in layers.items():
@@ -112,10 +124,18 @@ def compress(
     return put(copy, made)
 
 
-def modules(model: nnx.Module) -> Iterator[tuple[str, nnx.Module]]:
-    """All modules with their paths, each once."""
-    for path, module in nnx.iter_modules(model):
-        yield "/".join(map(str, path)), module
+def _narrowed(model, masks, inputs, trainable):
+    """The model without idle neurons; layers of whole patterns keep their shapes."""
+    layers = []
+    for path, layer in modules(model):
+        mask = masks.get(f"{path}/kernel" if path else "kernel")
+        if replaceable(layer) and (
+            mask is None
+            or not mask.any()
+            or isinstance(_weight(path, layer, mask, trainable), FanIn)
+        ):
+            layers.append(path)
+    return without_idle_neurons(model, masks, inputs, layers)
 
 
 def replaceable(layer: Any) -> bool:
@@ -152,30 +172,6 @@ def replacement(
         strides = (given,) * spatial if isinstance(given, int) else given
         return FanInPointwise(weight, bias, strides=strides, **options)
     return LINEAR[type(weight)](weight, bias, **options)
-
-
-def put(model: nnx.Module, made: Mapping[str, nnx.Module]) -> nnx.Module:
-    """Replaces modules of a model by path, wherever they are referred to."""
-    found = dict(modules(model))
-    twins = {id(found[path]): new for path, new in made.items()}
-    if "" in made:
-        return made[""]
-    for parent in found.values():
-        if isinstance(parent, nnx.List):
-            for index, child in enumerate(parent):
-                if id(child) in twins:
-                    parent[index] = twins[id(child)]
-            continue
-        for name, child in [*vars(parent).items()]:
-            if id(child) in twins:
-                setattr(parent, name, twins[id(child)])
-    left = {name for name, module in modules(model) if id(module) in twins}
-    if left:
-        raise ValueError(
-            f"{', '.join(sorted(left))} cannot be replaced where the model holds it; "
-            "keep layers as attributes, in nnx.List or in nnx.Dict"
-        )
-    return model
 
 
 def _weight(

@@ -13,8 +13,9 @@ from flax import nnx
 from sparsejax_kernels import NM, Block, FanIn, PackedNM
 
 from sparsejax.extras import require
-from sparsejax.nn.compressing import modules, put, replaceable, replacement
+from sparsejax.nn.compressing import replaceable, replacement
 from sparsejax.nn.layers import CompressedLinear
+from sparsejax.nn.surgery import is_narrowed, mark_narrowed, modules, put
 
 __all__ = ["load", "save"]
 
@@ -58,7 +59,8 @@ def save(path: str | os.PathLike[str], model: nnx.Module) -> int:
         tensors[name] = leaf
     path = pathlib.Path(path)
     scratch = path.with_name(f"{path.name}.partial")
-    metadata = {"sparsejax": json.dumps({"version": 1, "layers": formats})}
+    described = {"version": 1, "layers": formats, "narrowed": is_narrowed(model)}
+    metadata = {"sparsejax": json.dumps(described)}
     try:
         safetensors.save_file(tensors, scratch, metadata)
         os.replace(scratch, path)
@@ -72,7 +74,8 @@ def load(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
 
     Args:
       path: of the file.
-      model: the dense model; layers that are compressed in the file are replaced.
+      model: the dense model; layers that are compressed in the file are replaced, and
+        those that are narrower there (`compress` with ``inputs``) become so.
 
     Returns:
       The model with the arrays of the file.
@@ -91,9 +94,16 @@ def load(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
         names = file.keys()
         tensors = {name: jnp.asarray(file.get_tensor(name)) for name in names}
     copy = nnx.clone(model)
+    described = json.loads(described)
+    narrowed = described.get("narrowed", False)
     found = {name: layer for name, layer in modules(copy) if replaceable(layer)}
+    for name, layer in found.items():
+        # Neurons that were removed may have left a bias to a layer that had none.
+        bias = tensors.get(f"{name}/bias" if name else "bias")
+        if narrowed and layer.bias is None and bias is not None:
+            layer.bias, layer.use_bias = nnx.Param(jnp.zeros_like(bias)), True
     made = {}
-    for name, fields in json.loads(described)["layers"].items():
+    for name, fields in described["layers"].items():
         if name not in found:
             raise ValueError(
                 f"{path} has a compressed layer {name or 'model'}, which the model "
@@ -111,14 +121,22 @@ def load(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
     with_paths, treedef = jax.tree.flatten_with_path(state)
     for keys, leaf in with_paths:
         shape = tensors[_name(keys)].shape
-        if shape != leaf.shape:
+        if shape != leaf.shape and not (narrowed and _is_part(shape, leaf.shape)):
             raise ValueError(
                 f"{_name(keys)} has shape {shape} in {path}, but {leaf.shape} in the "
                 "model; build the model as it was when the file was written"
             )
     leaves = [tensors[_name(keys)] for keys, _ in with_paths]
     nnx.update(copy, treedef.unflatten(leaves))
+    if narrowed:
+        mark_narrowed(copy)
     return copy
+
+
+def _is_part(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    return len(shape) == len(whole) and all(
+        size <= most for size, most in zip(shape, whole, strict=True)
+    )
 
 
 def _describe(module: CompressedLinear) -> dict[str, Any]:

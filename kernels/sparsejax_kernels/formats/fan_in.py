@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+from jax.experimental.sparse import BCOO
 from jaxtyping import Array, Bool, Float, Integer
 
 from sparsejax_kernels.formats.base import (
@@ -114,6 +116,22 @@ class FanIn(CompressedWeight):
         dense = jnp.zeros(self.shape, self.values.dtype)
         rows = self.indices.astype(jnp.int32)
         return dense.at[rows, outputs].set(self.values, mode="drop")
+
+    def to_bcoo(self) -> BCOO:
+        """The same weight in JAX's own format, kept zeros kept.
+
+        Padding has an index past the end, as JAX's padding has;
+        ``BCSR.from_bcoo(w.to_bcoo().sort_indices())`` is the compressed-row format.
+        """
+        outputs = jax.lax.broadcasted_iota(jnp.int32, self.indices.shape, 0)
+        padding = self.indices >= self.in_features
+        outputs = jnp.where(padding, self.values.shape[0], outputs)
+        pairs = jnp.stack([self.indices.astype(jnp.int32), outputs], axis=-1)
+        return BCOO(
+            (self.values.reshape(-1), pairs.reshape(-1, 2)),
+            shape=self.shape,
+            unique_indices=True,
+        )
 
     def with_transpose(self) -> FanIn:
         """The same weight, with what the backward pass needs; call it once a move."""

@@ -1,0 +1,58 @@
+"""Modules of a model by path, and others in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flax import nnx
+
+__all__ = ["is_narrowed", "mark_narrowed", "modules", "put"]
+
+
+def modules(model: nnx.Module) -> Iterator[tuple[str, Any]]:
+    """All modules with their paths, each once."""
+    for path, module in nnx.iter_modules(model):
+        yield "/".join(map(str, path)), module
+
+
+def put(model: nnx.Module, made: Mapping[str, nnx.Module]) -> nnx.Module:
+    """Replaces modules of a model by path, wherever they are referred to."""
+    found = dict(modules(model))
+    twins = {id(found[path]): new for path, new in made.items()}
+    if "" in made:
+        return made[""]
+    for parent in found.values():
+        if isinstance(parent, nnx.List):
+            for index, child in enumerate(parent):
+                if id(child) in twins:
+                    parent[index] = twins[id(child)]
+            continue
+        for name, child in [*vars(parent).items()]:
+            if id(child) in twins:
+                setattr(parent, name, twins[id(child)])
+    left = {name for name, module in modules(model) if id(module) in twins}
+    if left:
+        raise ValueError(
+            f"{', '.join(sorted(left))} cannot be replaced where the model holds it; "
+            "keep layers as attributes, in nnx.List or in nnx.Dict"
+        )
+    return model
+
+
+def mark_narrowed(model: Any) -> None:
+    """Lets a model say that its layers are narrower than its code makes them."""
+    model._narrowed = True
+    for _, module in modules(model):
+        if isinstance(module, nnx.Linear | nnx.Conv):
+            shape = module.kernel.get_value().shape
+            module.in_features, module.out_features = shape[-2:]
+        elif hasattr(module, "num_features"):
+            names = ("scale", "bias", "mean")
+            vectors = [getattr(module, name, None) for name in names]
+            module.num_features = next(v.shape[-1] for v in vectors if v is not None)
+
+
+def is_narrowed(model: nnx.Module) -> bool:
+    """Whether neurons have been removed from a model."""
+    return getattr(model, "_narrowed", False)
