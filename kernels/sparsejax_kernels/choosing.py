@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
+import os
+import pathlib
+import platform
+import warnings
 from typing import Any
 
 import jax
 
 from sparsejax_kernels import native
 
-__all__ = ["explain", "largest_density"]
+__all__ = ["cache_file", "explain", "largest_density", "machine"]
 
-LIMITS = ((8, 0.5), (math.inf, 0.4))
-"""(batch up to, density up to) where the native product beats XLA's dense one.
+Limits = tuple[tuple[float, float], ...]
 
-Measured on two cores of an AVX-512 processor by ``python -m sparsejax_kernels.bench
---sparsities 0.3 0.5 0.6 0.7``: float32, 3072x768 and 768x3072. At these densities both
+DEFAULTS: dict[str, Limits] = {
+    "FanIn": ((8, 0.47), (math.inf, 0.41)),
+    "PackedNM": ((1, 0.97), (8, 0.88), (64, 0.62), (math.inf, 0.38)),
+    "Block": ((1, 0.72), (math.inf, 0.97)),
+}
+"""Format -> (batch up to, density up to) where the native product beats XLA's dense.
+
+Measured by ``python -m sparsejax_kernels.tune`` on two cores of an AMD EPYC with
+AVX-512, float32; the smaller value of 3072x768 and 768x3072. At these densities both
 take about as long; below them the compressed product is the faster one.
 """
-FALLBACK_LIMITS = ((1, 0.1), (math.inf, 0.0))
+FALLBACK: dict[str, Limits] = dict.fromkeys(DEFAULTS, ((1, 0.1), (math.inf, 0.0)))
 """The same without native kernels: gathering at batch 1 is all that pays."""
+READ_AS = {"NM": "FanIn"}
+"""Formats that are multiplied as another one is."""
 
 
-def largest_density(batch: int) -> float:
+def largest_density(batch: int, kind: str = "FanIn") -> float:
     """The density up to which a compressed product is faster than a dense one here.
+
+    It was measured on this machine if ``python -m sparsejax_kernels.tune`` has run on
+    it, else on another one.
 
     Args:
       batch: rows of x that are multiplied at once.
+      kind: name of the weight's format, "FanIn", "NM", "PackedNM" or "Block".
 
     Raises:
-      ValueError: if ``batch`` is not positive.
+      ValueError: if ``batch`` is not positive, or no format has this name.
 
     Example:
       >>> 0 <= largest_density(256) <= largest_density(1) <= 1
@@ -37,9 +55,11 @@ def largest_density(batch: int) -> float:
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}; it is a number of rows, at least 1")
-    runs = native.available() and jax.default_backend() == "cpu"
-    limits = LIMITS if runs else FALLBACK_LIMITS
-    return next(density for most, density in limits if batch <= most)
+    limits, _ = _limits()
+    name = READ_AS.get(kind, kind)
+    if name not in limits:
+        raise ValueError(f"kind is {kind!r}; it is one of {', '.join((*limits, 'NM'))}")
+    return next(density for most, density in limits[name] if batch <= most)
 
 
 def explain(w: Any, batch: int) -> str:
@@ -57,19 +77,90 @@ def explain(w: Any, batch: int) -> str:
       FanIn 20x20, 10 % dense, batch 64
     """
     inputs, outputs = w.shape
-    density, limit = float(w.density), largest_density(batch)
-    what = (
-        f"{type(w).__name__} {inputs}x{outputs}, {100 * density:.3g} % dense, "
-        f"batch {batch}"
-    )
-    if native.available() and jax.default_backend() == "cpu":
+    kind = type(w).__name__
+    density, limit = float(w.density), largest_density(batch, kind)
+    what = f"{kind} {inputs}x{outputs}, {100 * density:.3g} % dense, batch {batch}"
+    if _runs():
         how = "the native CPU kernel"
     else:
         reason = native.why_not() or f"there is none for {jax.default_backend()} yet"
         how = f"XLA's own operations instead of a native kernel ({reason})"
+    _, source = _limits()
     if density <= limit:
-        return f"{what}: {how}; faster than dense up to {100 * limit:g} % at this batch"
+        return (
+            f"{what}: {how}; faster than dense up to {100 * limit:g} % at this batch "
+            f"({source})"
+        )
     return (
         f"{what}: {how}, but a dense weight is faster above {100 * limit:g} % at this "
-        "batch; keep the layer dense (sparsejax.compress(..., batch=...) does)"
+        f"batch ({source}); keep the layer dense (sparsejax.compress(..., batch=...) "
+        "does)"
     )
+
+
+def cache_file() -> pathlib.Path:
+    """Where `sparsejax_kernels.tune` keeps what it measured.
+
+    ``$XDG_CACHE_HOME/sparsejax/kernels.json``, by default below ``~/.cache``.
+    """
+    folder = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(folder) / "sparsejax" / "kernels.json"
+
+
+def machine() -> dict[str, Any]:
+    """What a measurement holds for: processor, cores, instruction set and jax."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "instructions": native.level(),
+        "jax": jax.__version__,
+    }
+
+
+def _runs() -> bool:
+    return native.available() and jax.default_backend() == "cpu"
+
+
+def _limits() -> tuple[dict[str, Limits], str]:
+    """The limits that hold here, and where they are from."""
+    if not _runs():
+        return FALLBACK, "a default"
+    file = cache_file()
+    try:
+        changed = file.stat().st_mtime_ns
+    except OSError:
+        changed = None
+    if changed is not None:
+        measured = _measured(file, changed, native.level())
+        if measured is not None:
+            return measured, "measured on this machine"
+    return DEFAULTS, "a default; python -m sparsejax_kernels.tune measures it here"
+
+
+@functools.cache
+def _measured(file: pathlib.Path, changed: int, level: int) -> dict[str, Limits] | None:
+    """What the file says of this machine; None if it is of another one."""
+    del changed, level  # The file is read again when either is another one.
+    try:
+        stored = json.loads(file.read_text())
+        if stored["machine"] != machine():
+            return None
+        return {
+            name: tuple(
+                (math.inf if most is None else most, float(density))
+                for most, density in stored["limits"][name]
+            )
+            for name in DEFAULTS
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        warnings.warn(
+            f"{file} cannot be read ({type(error).__name__}: {error}), so defaults are "
+            "used; delete it or run python -m sparsejax_kernels.tune again",
+            stacklevel=4,
+        )
+        return None

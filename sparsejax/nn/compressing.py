@@ -109,10 +109,12 @@ def compress(
     for path, layer in layers.items():
         if (mask := masks.get(f"{path}/kernel" if path else "kernel")) is not None:
             masked.append(path)
-            most = 1.0 if batch is None else largest_density(batch)
-            if bool(mask.all()) or float(mask.mean()) > most:
+            if bool(mask.all()):
                 continue
             weight = _weight(path, layer, mask, trainable)
+            kind = type(weight).__name__
+            if batch is not None and weight.density > largest_density(batch, kind):
+                continue
             made[path] = replacement(layer, weight, implementation)
     if not masked:
         raise ValueError(

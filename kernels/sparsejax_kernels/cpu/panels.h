@@ -130,6 +130,12 @@ bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
           add(e + u, U >= 4 ? at[u % 4] : rows.indices[e + u], sums[u]);
         }
       }
+      if (U > 4 && e + 4 <= to) {
+        four_indices(rows.indices + e, at);
+#pragma GCC unroll 4
+        for (int u = 0; u < 4; ++u) add(e + u, at[u], sums[u]);
+        e += 4;
+      }
       for (; e < to; ++e) add(e, rows.indices[e], sums[0]);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
