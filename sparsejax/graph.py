@@ -140,7 +140,7 @@ class _Walk:
     def jaxpr(
         self, program: ClosedJaxpr | Jaxpr, flows: Sequence[_Flow]
     ) -> list[_Flow]:
-        jaxpr = _open(program)
+        jaxpr = opened_jaxpr(program)
         known = dict.fromkeys(jaxpr.constvars, _CONSTANT)
         known.update(zip(jaxpr.invars, flows, strict=True))
 
@@ -160,8 +160,8 @@ class _Walk:
             return self.scan(equation, flows)
         if name == "cond":
             return self.cond(equation, flows)
-        inner = _inner_jaxprs(equation)
-        if name not in _OPAQUE and _is_call(inner, flows):
+        inner = inner_jaxprs(equation)
+        if name not in _OPAQUE and is_call(inner, flows):
             # shard_map shows the work of one device.
             mesh = equation.params.get("mesh")
             return self.repeated(inner[0], flows, 1 if mesh is None else mesh.size)
@@ -213,9 +213,9 @@ class _Walk:
         program, length = equation.params["jaxpr"], equation.params["length"]
         # Newer releases of jax do not store the number of carried values, but only
         # those keep their rank from one iteration to the next.
-        body = _open(program)
-        carried = _same_rank(equation.outvars, body.outvars)
-        last = _same_rank(equation.invars, body.invars)
+        body = opened_jaxpr(program)
+        carried = same_rank(equation.outvars, body.outvars)
+        last = same_rank(equation.invars, body.invars)
         first = last - carried
         while True:
             before = len(self.uses)
@@ -247,7 +247,7 @@ class _Walk:
 
 def _dot_use(equation: JaxprEqn, leaf: str | None) -> Use:
     (contracted, _), _ = equation.params["dimension_numbers"]
-    shape = _shape(equation.invars[0])
+    shape = shape_of(equation.invars[0])
     fan_in = math.prod(shape[axis] for axis in contracted)
     outputs = _size(equation.outvars[0])
     return Use(leaf, "dot", outputs * fan_in, outputs, fan_in, outputs)
@@ -256,7 +256,7 @@ def _dot_use(equation: JaxprEqn, leaf: str | None) -> Use:
 def _convolution_use(equation: JaxprEqn, leaf: str | None, reads_input: bool) -> Use:
     settings = equation.params
     numbers = settings["dimension_numbers"]
-    image, kernel = (_shape(atom) for atom in equation.invars)
+    image, kernel = (shape_of(atom) for atom in equation.invars)
     fan_in = math.prod(kernel[axis] for axis in numbers.rhs_spec[1:])
     outputs = framed = _size(equation.outvars[0])
     macs = outputs * fan_in
@@ -266,7 +266,7 @@ def _convolution_use(equation: JaxprEqn, leaf: str | None, reads_input: bool) ->
         fan_out = math.prod(kernel) // kernel[numbers.rhs_spec[1]]
         macs = math.prod(image) * fan_out // settings["feature_group_count"]
     elif reads_input and max(settings["window_strides"]) > 1:
-        produced = _shape(equation.outvars[0])
+        produced = shape_of(equation.outvars[0])
         framed //= math.prod(produced[axis] for axis in numbers.out_spec[2:])
         windows = zip(
             numbers.lhs_spec[2:],
@@ -281,7 +281,8 @@ def _convolution_use(equation: JaxprEqn, leaf: str | None, reads_input: bool) ->
     return Use(leaf, "convolution", macs, outputs, fan_in, framed)
 
 
-def _inner_jaxprs(equation: JaxprEqn) -> list[ClosedJaxpr | Jaxpr]:
+def inner_jaxprs(equation: JaxprEqn) -> list[ClosedJaxpr | Jaxpr]:
+    """Programs that an operation holds: the body of a jit, the branches of a cond."""
     found = []
     for value in equation.params.values():
         values = value if isinstance(value, tuple | list) else (value,)
@@ -289,33 +290,37 @@ def _inner_jaxprs(equation: JaxprEqn) -> list[ClosedJaxpr | Jaxpr]:
     return found
 
 
-def _is_call(inner: list[ClosedJaxpr | Jaxpr], flows: Sequence[Any]) -> bool:
-    return len(inner) == 1 and len(_open(inner[0]).invars) == len(flows)
+def is_call(inner: list[ClosedJaxpr | Jaxpr], flows: Sequence[Any]) -> bool:
+    """Whether the only inner program takes just what the operation takes."""
+    return len(inner) == 1 and len(opened_jaxpr(inner[0]).invars) == len(flows)
 
 
-def _open(program: ClosedJaxpr | Jaxpr) -> Jaxpr:
+def opened_jaxpr(program: ClosedJaxpr | Jaxpr) -> Jaxpr:
+    """A program without its constants."""
     return program.jaxpr if isinstance(program, ClosedJaxpr) else program
 
 
-def _same_rank(outer: Sequence, inner: Sequence) -> int:
+def same_rank(outer: Sequence, inner: Sequence) -> int:
+    """How many pairs have as many axes on both sides."""
     pairs = zip(outer, inner, strict=True)
-    return sum(len(_shape(a)) == len(_shape(b)) for a, b in pairs)
+    return sum(len(shape_of(a)) == len(shape_of(b)) for a, b in pairs)
 
 
 def _holds_product(program: ClosedJaxpr | Jaxpr) -> bool:
     return any(
         equation.primitive.name in _PRODUCTS
-        or any(_holds_product(inner) for inner in _inner_jaxprs(equation))
-        for equation in _open(program).eqns
+        or any(_holds_product(inner) for inner in inner_jaxprs(equation))
+        for equation in opened_jaxpr(program).eqns
     )
 
 
-def _shape(atom: Any) -> tuple[int, ...]:
+def shape_of(atom: Any) -> tuple[int, ...]:
+    """The shape of a value of a program; () where it has none."""
     return getattr(atom.aval, "shape", ())
 
 
 def _size(atom: Any) -> int:
-    return math.prod(_shape(atom))
+    return math.prod(shape_of(atom))
 
 
 def _total(found: list[Use]) -> int:

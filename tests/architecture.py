@@ -27,8 +27,8 @@ FOLDERS = {
 }
 
 FILES = {
-    1: """allocation checks distributions graph initialization layers schedules
-        selection version""",
+    1: """allocation checks distributions graph initialization layers links
+        schedules selection version""",
     2: """__init__ applying card inspection leaves masking options planning
         proximal reparametrizing rewinding rules runtime_checks single_shot state
         statistics views""",

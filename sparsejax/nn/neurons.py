@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, PyTree
 
-from sparsejax.nn.links import Link, links
+from sparsejax.links import Link, links
 from sparsejax.nn.surgery import mark_narrowed, modules, put
 
 __all__ = ["without_idle_neurons"]

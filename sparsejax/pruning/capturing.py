@@ -157,11 +157,11 @@ def _execute(
         return _bind(equation, values)
     if name == "scan":
         return (yield from _scan(equation, values, chosen))
-    inner = graph._inner_jaxprs(equation)
+    inner = graph.inner_jaxprs(equation)
     if name == "cond":
         branch = inner[min(max(int(values[0]), 0), len(inner) - 1)]
         return (yield from _run(*_opened(branch), values[1:], chosen))
-    if len(inner) == 1 and len(graph._open(inner[0]).invars) == len(values):
+    if len(inner) == 1 and len(graph.opened_jaxpr(inner[0]).invars) == len(values):
         return (yield from _run(*_opened(inner[0]), values, chosen))
     if inner:
         raise ValueError(
@@ -201,8 +201,8 @@ def _scan(
     """One iteration after the other, the scanned leaves slice by slice."""
     settings = equation.params
     body = settings["jaxpr"]
-    carried = graph._same_rank(equation.outvars, body.jaxpr.outvars)
-    last = graph._same_rank(equation.invars, body.jaxpr.invars)
+    carried = graph.same_rank(equation.outvars, body.jaxpr.outvars)
+    last = graph.same_rank(equation.invars, body.jaxpr.invars)
     constants, carry = values[: last - carried], _made(values[last - carried : last])
     steps = range(settings["length"])
     outputs: list[list[Any]] = []

@@ -136,9 +136,10 @@ class _Walk:
     def jaxpr(
         self, program: ClosedJaxpr | Jaxpr, values: Sequence[_Value]
     ) -> list[_Value]:
-        jaxpr = graph._open(program)
+        jaxpr = graph.opened_jaxpr(program)
         known = {
-            atom: _MIXED if graph._shape(atom) else _NUMBER for atom in jaxpr.constvars
+            atom: _MIXED if graph.shape_of(atom) else _NUMBER
+            for atom in jaxpr.constvars
         }
         known.update(zip(jaxpr.invars, values, strict=True))
 
@@ -152,9 +153,9 @@ class _Walk:
 
     def equation(self, equation: JaxprEqn, values: list[_Value]) -> list[_Value]:
         name = equation.primitive.name
-        inner = graph._inner_jaxprs(equation)
+        inner = graph.inner_jaxprs(equation)
         loop = name in ("scan", "while", "cond")
-        if not loop and graph._is_call(inner, values):
+        if not loop and graph.is_call(inner, values):
             return self.jaxpr(inner[0], values)
         result = None
         if name in ("dot_general", "conv_general_dilated"):
@@ -212,8 +213,8 @@ def _product_axes(equation: JaxprEqn) -> tuple[int, int] | None:
         (lhs, rhs), (batched, _) = numbers
         if tuple(rhs) != (0,) or batched:
             return None
-        return lhs[0], len(graph._shape(equation.outvars[0])) - 1
-    window = graph._shape(equation.invars[1])[:-2]
+        return lhs[0], len(graph.shape_of(equation.outvars[0])) - 1
+    window = graph.shape_of(equation.invars[1])[:-2]
     groups = settings["feature_group_count"] * settings["batch_group_count"]
     rank = len(window) + 2
     in_order = tuple(numbers.rhs_spec) == (rank - 1, rank - 2, *range(rank - 2))
@@ -228,8 +229,8 @@ def _moved(equation: JaxprEqn, value: _Value) -> int | None:
     if value.axis is None or value.mixed or value.kernel:
         return None
     name, settings, axis = equation.primitive.name, equation.params, value.axis
-    before = graph._shape(equation.invars[0])
-    after = graph._shape(equation.outvars[0])
+    before = graph.shape_of(equation.invars[0])
+    after = graph.shape_of(equation.outvars[0])
     if name == "broadcast_in_dim":
         axis = settings["broadcast_dimensions"][axis]
     elif name == "transpose":
