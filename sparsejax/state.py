@@ -175,6 +175,8 @@ def unpack_all(tree: PyTree) -> PyTree:
 def find_states(state: optax.OptState) -> list[State]:
     """All states of sparsejax methods inside an optimizer state, outermost first.
 
+    Where something wraps its arrays, as ``nnx.Optimizer`` does, they are unwrapped.
+
     Raises:
       ValueError: there is none.
     """
@@ -186,7 +188,15 @@ def find_states(state: optax.OptState) -> list[State]:
             "this optimizer state holds no sparsejax method; wrap the optimizer in "
             "one, for example sj.rigl(optax.adam(1e-3), sparsity=0.9, stop=1000)"
         )
-    return found
+    return [jax.tree.map(_bare, node, is_leaf=_is_variable) for node in found]
+
+
+def _is_variable(node: Any) -> bool:
+    return hasattr(node, "get_value")
+
+
+def _bare(node: Any) -> Any:
+    return node.get_value() if _is_variable(node) else node
 
 
 def masks(state: optax.OptState) -> PyTree:

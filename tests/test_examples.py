@@ -4,12 +4,13 @@ import pathlib
 import re
 import runpy
 
+import jax
 import pytest
 
 import sparsejax as sj
 
 FOLDER = pathlib.Path(__file__).parent.parent / "examples"
-OTHERS = {"data_efficient_mest"}
+OTHERS = {"block_sparse_training", "data_efficient_mest", "two_four_transformer"}
 EXAMPLES = sorted({path.stem for path in FOLDER.glob("*.py")} - OTHERS)
 # ERK at 90 %: 1,894 of 18,944 weights, in proportion to 64 + 256 and 256 + 10.
 COUNTS = [(860, 2_560), (1_034, 16_384)]
@@ -62,3 +63,25 @@ def test_data_efficient_training_drops_what_is_never_forgotten(capsys):
     dropped = sorted({*range(1_437)} - {*variables["kept"].tolist()})
     assert variables["counts"][dropped].max() <= variables["counts"].mean()
     assert re.search(r"^masked +947 +9,472 ", printed, re.MULTILINE)
+
+
+def test_a_transformer_with_two_of_four_weights_runs_compressed(capsys):
+    variables = runpy.run_path(str(FOLDER / "two_four_transformer.py"))
+    printed = capsys.readouterr().out
+    masked, compressed = re.findall(r"^\w[\w ]+? +(0\.\d+)$", printed, re.MULTILINE)
+    assert float(masked) > 0.9 and compressed == masked
+    for block in variables["fast"].blocks:
+        assert float(block.up.weight.density) == 0.5
+        assert float(block.down.weight.density) == 0.5
+
+
+def test_training_goes_on_with_the_kept_blocks_alone(capsys):
+    variables = runpy.run_path(str(FOLDER / "block_sparse_training.py"))
+    printed = capsys.readouterr().out
+    first, second = re.findall(r"^test accuracy (0\.\d+)$", printed, re.MULTILINE)
+    assert float(first) > 0.93 and float(second) > 0.93
+    weight = variables["weight"]
+    assert f"{weight.values.shape[0]} blocks of 16x16" in printed
+    assert weight.nbytes < 0.26 * 512 * 512 * 4
+    state = variables["compressed"].opt_state
+    assert max(leaf.size for leaf in jax.tree.leaves(state)) == weight.values.size

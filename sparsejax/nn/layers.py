@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -76,7 +77,7 @@ class CompressedLinear(nnx.Module):
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         """Applies the layer."""
         return matmul(
-            x if self.dtype is None else x.astype(self.dtype),
+            jnp.asarray(x, self.dtype),
             self.weight,
             bias=None if self.bias is None else self.bias.get_value(),
             activation=self.activation,
