@@ -39,6 +39,7 @@ BLOCK_BACKWARD = "block, both ways"
 N_M = "n_m"
 PATTERNS = ((2, 4), (1, 4), (1, 8), (3, 32))
 PRODUCTS = (FORWARD, BACKWARD, BLOCK, BLOCK_BACKWARD)
+KINDS = ((FORWARD, BACKWARD, "fan-in"), (BLOCK, BLOCK_BACKWARD, "blocks of 32x32"))
 OPS = (*PRODUCTS, COLD, N_M, POINTWISE, DEPTHWISE)
 
 
@@ -256,19 +257,42 @@ def plot(rows: list[dict], file: str) -> None:
         raise SystemExit("--plot draws products; add one of them to --ops")
     times = {(*case_of(row), row["contender"]): row["p10_us"] for row in rows}
     shapes = sorted({row["shape"] for row in rows})
-    figure, axes = pyplot.subplots(1, len(shapes), figsize=(9, 3.5), sharey=True)
-    for axis, shape in zip(np.atleast_1d(axes), shapes, strict=True):
-        for op, batch in sorted({(row["op"], row["batch"]) for row in rows}):
-            cases = sorted({case_of(row) for row in rows})
-            mine = [case for case in cases if case[:3] == (op, shape, batch)]
-            speed = [times[(*case, DENSE)] / times[(*case, OURS)] for case in mine]
-            label = f"{op}, batch {batch}"
-            axis.plot([f"{case[3]:.0%}" for case in mine], speed, "o-", label=label)
-        axis.axhline(1, color="gray", linewidth=0.8)
-        axis.set(title=shape, xlabel="sparsity", yscale="log")
-    np.atleast_1d(axes)[0].set_ylabel(f"speed-up over {DENSE} (p10)")
-    np.atleast_1d(axes)[-1].legend(fontsize=7)
+    ops = {row["op"] for row in rows}
+    kinds = [kind for kind in KINDS if ops.intersection(kind)]
+    size = (3.6 * len(shapes) + 1.8, 2.8 * len(kinds))
+    figure, grid = pyplot.subplots(
+        len(kinds),
+        len(shapes),
+        figsize=size,
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axes, kind in zip(grid, kinds, strict=True):
+        lines = sorted({(row["op"], row["batch"]) for row in rows if row["op"] in kind})
+        shades = pyplot.get_cmap("viridis")(np.linspace(0, 0.9, len(lines)))
+        for axis, shape in zip(axes, shapes, strict=True):
+            for (op, batch), shade in zip(lines, shades, strict=True):
+                cases = sorted({case_of(row) for row in rows})
+                mine = [case for case in cases if case[:3] == (op, shape, batch)]
+                speed = [times[(*case, DENSE)] / times[(*case, OURS)] for case in mine]
+                style = "o-" if op == kind[0] else "s--"
+                label = f"batch {batch}" + ("" if op == kind[0] else ", both ways")
+                places = [f"{case[3]:.0%}" for case in mine]
+                axis.plot(places, speed, style, color=shade, label=label, markersize=4)
+            axis.axhline(1, color="gray", linewidth=0.8)
+            axis.set(title=f"{kind[2]}, {shape}", yscale="log")
+            axis.set_yticks(
+                [1, 2, 5, 10, 20, 50], [f"{n}x" for n in (1, 2, 5, 10, 20, 50)]
+            )
+            axis.minorticks_off()
+            axis.grid(alpha=0.3)
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.supxlabel("weights that are zero")
+    figure.supylabel(f"as fast as {DENSE}")
     figure.savefig(file, bbox_inches="tight", dpi=150)
+    pyplot.close(figure)
 
 
 def main(arguments: list[str] | None = None) -> None:
