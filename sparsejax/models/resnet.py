@@ -9,6 +9,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from sparsejax.models.layers import check_images, convolution, normalisation
+
 # Per depth: the block's convolutions as (size, width in units of the stage's width,
 # whether the block's stride is here), and the number of blocks in each stage.
 _BASIC = ((3, 1, True), (3, 1, False))
@@ -20,46 +22,6 @@ _NETWORKS = {
     101: (_BOTTLENECK, (3, 4, 23, 3)),
     152: (_BOTTLENECK, (3, 8, 36, 3)),
 }
-_STEMS = ("imagenet", "small")
-
-
-def _convolution(
-    inputs: int,
-    outputs: int,
-    size: int,
-    stride: int,
-    *,
-    dtype: DTypeLike,
-    rngs: nnx.Rngs,
-) -> nnx.Conv:
-    return nnx.Conv(
-        inputs,
-        outputs,
-        (size, size),
-        strides=stride,
-        # "SAME" would pad a strided convolution of an even image on one side only.
-        padding=(size - 1) // 2,
-        use_bias=False,
-        kernel_init=nnx.initializers.he_normal(),
-        dtype=dtype,
-        rngs=rngs,
-    )
-
-
-def _normalisation(
-    features: int, *, zero_scale: bool = False, rngs: nnx.Rngs
-) -> nnx.BatchNorm:
-    initial_scale = nnx.initializers.zeros if zero_scale else nnx.initializers.ones
-    # Flax's default momentum of 0.99 leaves the running statistics behind in runs of a
-    # few hundred steps.
-    return nnx.BatchNorm(
-        features,
-        momentum=0.9,
-        epsilon=1e-5,
-        scale_init=initial_scale,
-        dtype=jnp.float32,
-        rngs=rngs,
-    )
 
 
 class Stem(nnx.Module):
@@ -70,8 +32,8 @@ class Stem(nnx.Module):
     ):
         self.pool = kind == "imagenet"
         size, stride = (7, 2) if self.pool else (3, 1)
-        self.conv = _convolution(inputs, outputs, size, stride, dtype=dtype, rngs=rngs)
-        self.norm = _normalisation(outputs, rngs=rngs)
+        self.conv = convolution(inputs, outputs, size, stride, dtype=dtype, rngs=rngs)
+        self.norm = normalisation(outputs, rngs=rngs)
 
     def __call__(
         self, inputs: Float[Array, "batch h w c"], train: bool = False
@@ -104,7 +66,7 @@ class Block(nnx.Module):
         outputs = inputs
         for index, (size, expansion, strided) in enumerate(layers, start=1):
             features, outputs = outputs, width * expansion
-            convolution = _convolution(
+            layer = convolution(
                 features,
                 outputs,
                 size,
@@ -113,16 +75,16 @@ class Block(nnx.Module):
                 rngs=rngs,
             )
             last = index == self.depth
-            norm = _normalisation(outputs, zero_scale=zero_scale and last, rngs=rngs)
-            setattr(self, f"conv{index}", convolution)
+            norm = normalisation(outputs, zero_scale=zero_scale and last, rngs=rngs)
+            setattr(self, f"conv{index}", layer)
             setattr(self, f"norm{index}", norm)
         self.outputs = outputs
         self.projects = stride != 1 or inputs != outputs
         if self.projects:
-            self.shortcut = _convolution(
+            self.shortcut = convolution(
                 inputs, outputs, 1, stride, dtype=dtype, rngs=rngs
             )
-            self.shortcut_norm = _normalisation(outputs, rngs=rngs)
+            self.shortcut_norm = normalisation(outputs, rngs=rngs)
 
     def __call__(
         self, inputs: Float[Array, "batch h w c"], train: bool = False
@@ -268,15 +230,7 @@ def resnet(
         raise ValueError(
             f"depth = {depth!r}: use one of {', '.join(map(str, _NETWORKS))}."
         )
-    if stem not in _STEMS:
-        raise ValueError(f"stem = {stem!r}: use one of {', '.join(map(repr, _STEMS))}.")
-    if len(input_shape) != 3:
-        raise ValueError(
-            f"input_shape = {tuple(input_shape)} is not [height, width, channels]; use "
-            "a dataset of images, or another model."
-        )
-    if width < 1:
-        raise ValueError(f"width = {width}: use an integer >= 1.")
+    check_images(input_shape, stem, width)
     return ResNet(
         input_shape[-1],
         number_of_classes,

@@ -175,7 +175,7 @@ def test_bfloat16_keeps_float32_parameters_statistics_and_logits():
     [
         ({"depth": 20}, "depth = 20: use one of 18, 34, 50, 101, 152"),
         ({"stem": "cifar"}, "stem = 'cifar': use one of 'imagenet', 'small'"),
-        ({"width": 0}, "width = 0: use an integer >= 1"),
+        ({"width": 0}, "width = 0: use a number above 0"),
     ],
 )
 def test_bad_arguments(options, message):
