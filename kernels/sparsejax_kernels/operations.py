@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -13,15 +16,21 @@ from sparsejax_kernels import native
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "PRODUCTS",
     "check_epilogue",
     "check_inputs",
     "choose",
     "finish",
+    "interpreted",
+    "module_of",
     "no_gradient",
     "run_native",
 ]
 
 IMPLEMENTATIONS = ("reference", "xla", "cpu")
+PLATFORMS = {"pallas_gpu": "gpu", "pallas_tpu": "tpu"}
+PRODUCTS = (*IMPLEMENTATIONS, *PLATFORMS)
+"""Implementations of products with a weight; convolutions have no Pallas kernels."""
 ACTIVATIONS = (None, "relu")
 
 
@@ -42,21 +51,47 @@ def check_epilogue(bias: Array | None, activation: str | None, outputs: int) -> 
         raise ValueError(f"activation is {activation!r}; it is 'relu' or None")
 
 
-def choose(implementation: str | None) -> str:
-    """The implementation to run: the one named, or the best that works here."""
+def choose(implementation: str | None, offered: Sequence[str] = IMPLEMENTATIONS) -> str:
+    """The implementation to run: the one named, or the best that works here.
+
+    Args:
+      implementation: the one that was asked for, or None.
+      offered: those that the operation has.
+
+    Raises:
+      ValueError: if there is none of that name.
+      RuntimeError: if the named one cannot run on this machine.
+    """
     if implementation is None:
         return "cpu" if native.available() else "xla"
-    if implementation not in IMPLEMENTATIONS:
+    if implementation not in offered:
         raise ValueError(
             f"implementation is {implementation!r}; it is one of "
-            f"{', '.join(map(repr, IMPLEMENTATIONS))} or None"
+            f"{', '.join(map(repr, offered))} or None"
         )
     if implementation == "cpu" and not native.available():
         raise RuntimeError(
             f"implementation 'cpu' cannot run here: {native.why_not()}; or leave "
             "`implementation` at None for the best that can"
         )
+    platform, here = PLATFORMS.get(implementation), jax.default_backend()
+    if platform is not None and here != platform and not interpreted():
+        raise RuntimeError(
+            f"implementation {implementation!r} needs a {platform.upper()}, and this "
+            f"is a {here.upper()}; leave `implementation` at None, or set "
+            "SPARSEJAX_KERNELS_INTERPRET=1 to try it out, slowly"
+        )
     return implementation
+
+
+def interpreted() -> bool:
+    """Whether Pallas kernels are interpreted, on any machine, instead of compiled."""
+    return os.environ.get("SPARSEJAX_KERNELS_INTERPRET") == "1"
+
+
+def module_of(operation: str, implementation: str) -> ModuleType:
+    """The module of an operation's implementation; that of Pallas is large."""
+    return importlib.import_module(f"sparsejax_kernels.{operation}.{implementation}")
 
 
 def run_native(kernel: Callable, fallback: Callable, *arguments: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,12 @@ from jaxtyping import Array, Float
 from sparsejax_kernels.block_matmul import cpu, reference, xla
 from sparsejax_kernels.formats import Block
 from sparsejax_kernels.operations import (
+    PRODUCTS,
     check_epilogue,
     check_inputs,
     choose,
     finish,
+    module_of,
     no_gradient,
     run_native,
 )
@@ -43,8 +46,8 @@ def matmul(
       bias: added to every output; default none.
       activation: "relu" or None.
       implementation: "cpu" (native kernel), "xla" (XLA's operations, dense inside while
-        that fits), "reference" (the definition), or None for the best of them that runs
-        here.
+        that fits), "reference" (the definition), "pallas_gpu" or "pallas_tpu" (kernels
+        in Pallas, on such a device alone), or None for the best of them that runs here.
 
     Returns:
       An array of shape ``(*batch, out)``.
@@ -66,16 +69,18 @@ def matmul(
     check_epilogue(bias, activation, outputs)
     rows = math.prod(x.shape[:-1])
     flat = x.reshape(rows, w.in_features)
-    name = choose(implementation)
+    name = choose(implementation, PRODUCTS)
     arguments = (flat, w.values, w.coordinates, bias)
-    native = functools.partial(_native, outputs, activation)
     densely = functools.partial(_unfused, xla.product, outputs, activation)
     if name == "reference" or rows == 0:
         y = _unfused(reference.forward, outputs, activation, *arguments)
     elif name == "xla":
         y = densely(*arguments)
-    else:
+    elif name == "cpu":
+        native = functools.partial(product, cpu, outputs, activation)
         y = run_native(native, densely, *arguments)
+    else:
+        y = product(module_of("block_matmul", name), outputs, activation, *arguments)
     return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
 
 
@@ -83,24 +88,25 @@ def _unfused(product, outputs, activation, x, values, coordinates, bias):
     return finish(product(x, values, coordinates, outputs), bias, activation)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _native(outputs, activation, x, values, coordinates, bias):
-    return cpu.fused(x, values, coordinates, bias, activation, outputs)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def product(module: ModuleType, outputs, activation, x, values, coordinates, bias):
+    """The product by a module's functions, and its gradients by them too."""
+    return module.fused(x, values, coordinates, bias, activation, outputs)
 
 
-def _forward(outputs, activation, x, values, coordinates, bias):
-    y = _native(outputs, activation, x, values, coordinates, bias)
+def _forward(module, outputs, activation, x, values, coordinates, bias):
+    y = product(module, outputs, activation, x, values, coordinates, bias)
     active = y if activation == "relu" else None
     return y, (x, values, coordinates, bias, active)
 
 
-def _backward(outputs, activation, residuals, cotangent):
+def _backward(module, outputs, activation, residuals, cotangent):
     del outputs, activation
     x, values, coordinates, bias, active = residuals
     if active is not None:
         cotangent = jnp.where(active > 0, cotangent, 0)
-    dx = cpu.input_gradient(cotangent, values, coordinates, x.shape[1])
-    dvalues = cpu.value_gradient(cotangent, x, coordinates, values.shape[1:])
+    dx = module.input_gradient(cotangent, values, coordinates, x.shape[1])
+    dvalues = module.value_gradient(cotangent, x, coordinates, values.shape[1:])
     return (
         dx.astype(x.dtype),
         dvalues.astype(values.dtype),
@@ -109,4 +115,4 @@ def _backward(outputs, activation, residuals, cotangent):
     )
 
 
-_native.defvjp(_forward, _backward)
+product.defvjp(_forward, _backward)

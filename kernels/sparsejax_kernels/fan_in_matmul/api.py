@@ -13,10 +13,12 @@ from jaxtyping import Array, Float
 from sparsejax_kernels.fan_in_matmul import cpu, reference, xla
 from sparsejax_kernels.formats import FanIn
 from sparsejax_kernels.operations import (
+    PRODUCTS,
     check_epilogue,
     check_inputs,
     choose,
     finish,
+    module_of,
     run_native,
 )
 
@@ -45,8 +47,9 @@ def matmul(
       bias: added to every output; default none.
       activation: "relu" or None.
       implementation: "cpu" (native kernel), "xla" (XLA's operations, dense inside where
-        that is fastest), "reference" (the definition), or None for the best of them
-        that runs here.
+        that is fastest), "reference" (the definition), "pallas_gpu" or "pallas_tpu"
+        (kernels in Pallas, on such a device alone), or None for the best of them that
+        runs here.
 
     Returns:
       An array of shape ``(*batch, out)``.
@@ -68,17 +71,17 @@ def matmul(
     check_epilogue(bias, activation, outputs)
     rows = math.prod(x.shape[:-1])
     flat = x.reshape(rows, w.in_features)
-    name = choose(implementation)
+    name = choose(implementation, PRODUCTS)
     if name == "reference" or rows == 0:
         y = finish(reference.forward(flat, w.values, w.indices), bias, activation)
     else:
         arguments = (flat, w.values, w.indices, w.transposed, bias)
         densely = functools.partial(product, xla, activation)
-        sparsely = functools.partial(product, cpu, activation)
-        if name == "xla":
-            y = densely(*arguments)
-        else:
+        if name == "cpu":
+            sparsely = functools.partial(product, cpu, activation)
             y = run_native(sparsely, densely, *arguments)
+        else:
+            y = product(module_of("fan_in_matmul", name), activation, *arguments)
     return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
 
 

@@ -15,7 +15,7 @@ from sparsejax_kernels.fan_in_matmul.api import product
 from sparsejax_kernels.formats import NM, PackedNM
 from sparsejax_kernels.formats.packed_n_m import LANES
 from sparsejax_kernels.n_m_matmul import cpu
-from sparsejax_kernels.operations import check_epilogue, check_inputs, choose
+from sparsejax_kernels.operations import PRODUCTS, check_epilogue, check_inputs, choose
 
 __all__ = ["matmul"]
 
@@ -70,7 +70,7 @@ def matmul(
 
 def _has_kernel(x: Array, w: PackedNM, implementation: str | None) -> bool:
     """Whether the packed kernel runs: on CPUs that can permute, for small batches."""
-    if jax.default_backend() != "cpu" or choose(implementation) != "cpu":
+    if jax.default_backend() != "cpu" or choose(implementation, PRODUCTS) != "cpu":
         return False
     rows = math.prod(x.shape[:-1])
     slots = w.values.shape[2]
