@@ -13,8 +13,9 @@ from sparsejax_kernels.block_matmul import cpu, xla
 from weights import block_layer
 
 NATIVE = native.available()
-IMPLEMENTATIONS = ["reference", "xla", *(["cpu"] if NATIVE else [])]
+IMPLEMENTATIONS = ["reference", "xla", *(["cpu"] if NATIVE else []), "pallas_tpu"]
 LEVELS = ["portable", "avx2", "avx512"]
+pytestmark = pytest.mark.usefixtures("interpreted")
 needs_native = pytest.mark.skipif(not NATIVE, reason="no native kernels")
 
 

@@ -17,7 +17,8 @@ from sparsejax_kernels.fan_in_matmul import xla
 from weights import layer
 
 NATIVE = native.available()
-IMPLEMENTATIONS = ["reference", "xla", *(["cpu"] if NATIVE else [])]
+IMPLEMENTATIONS = ["reference", "xla", *(["cpu"] if NATIVE else []), "pallas_tpu"]
+pytestmark = pytest.mark.usefixtures("interpreted")
 needs_native = pytest.mark.skipif(not NATIVE, reason="no native kernels")
 
 

@@ -15,7 +15,13 @@ from sparsejax_kernels.fan_in_matmul.api import product
 from sparsejax_kernels.formats import NM, PackedNM
 from sparsejax_kernels.formats.packed_n_m import LANES
 from sparsejax_kernels.n_m_matmul import cpu
-from sparsejax_kernels.operations import PRODUCTS, check_epilogue, check_inputs, choose
+from sparsejax_kernels.operations import (
+    PRODUCTS,
+    check_epilogue,
+    check_inputs,
+    choose,
+    module_of,
+)
 
 __all__ = ["matmul"]
 
@@ -36,7 +42,8 @@ def matmul(
     """``activation(x @ w + bias)``, summed in float32 and returned in the type of x.
 
     A packed weight (`NM.packed`) has a kernel of its own on CPUs with AVX-512, for
-    batches up to 16, or 64 where it has room for half of the weights. Otherwise the
+    batches up to 16, or 64 where it has room for half of the weights, and one that is
+    not packed has a kernel for TPUs, "pallas_tpu". Otherwise the
     weight becomes a fan-in one in each call, at a cost that grows with the kept weights
     and not with the batch. Arguments, result and errors are those of
     `sparsejax_kernels.fan_in_matmul.matmul`.
@@ -49,6 +56,8 @@ def matmul(
       >>> matmul(x, w).tolist(), matmul(x, w.packed()).tolist()
       ([7.0], [7.0])
     """
+    if isinstance(w, NM) and implementation == "pallas_tpu" and x.size:
+        return _by_tiles(x, w, bias, activation)
     if not (isinstance(w, PackedNM) and _has_kernel(x, w, implementation)):
         return fan_in_matmul.matmul(
             x,
@@ -66,6 +75,18 @@ def matmul(
     y = run(cpu, activation, flat, w.values, w.offsets, None, bias)
     y = y[:, : w.out_features].astype(x.dtype)
     return y.reshape(*x.shape[:-1], w.out_features)
+
+
+def _by_tiles(x: Array, w: NM, bias: Array | None, activation: str | None) -> Array:
+    """By the kernel for TPUs, which reads the weight as it is."""
+    module = module_of("n_m_matmul", choose("pallas_tpu", PRODUCTS))
+    check_inputs(x, w)
+    outputs, groups, _ = w.values.shape
+    check_epilogue(bias, activation, outputs)
+    planes = module.planes(x.reshape(-1, w.in_features), groups, w.m)
+    run = cast(Callable[..., Array], product)
+    y = run(module, activation, planes, w.values, w.offsets, None, bias)
+    return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
 
 
 def _has_kernel(x: Array, w: PackedNM, implementation: str | None) -> bool:
