@@ -70,7 +70,7 @@ def input_gradient(
     transposed: None,
     m: int,
 ) -> Float[Array, "batch m groups"]:
-    """With respect to the planes: each the cotangent times what reads it, transposed."""
+    """With respect to the planes: the cotangent times what reads each, transposed."""
 
     @rows_first
     def run_rows(cotangent, values, offsets):
