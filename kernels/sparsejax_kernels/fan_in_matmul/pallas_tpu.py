@@ -199,7 +199,8 @@ def _expand(groups, place, indices, values):
             tile += jnp.where(inputs == index[one], value[one], 0.0)
         return tile
 
-    return jax.lax.fori_loop(*groups, add, jnp.zeros((TILE, TILE), jnp.float32))
+    zeros = jnp.zeros((TILE, TILE), jnp.float32)
+    return jax.lax.fori_loop(groups[0], groups[1], add, zeros)
 
 
 def _inputs(place):
