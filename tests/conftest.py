@@ -66,12 +66,6 @@ def explicit_promotion(request):
 
 
 @pytest.fixture
-def interpreted(monkeypatch):
-    """Runs kernels written in Pallas on any machine."""
-    monkeypatch.setenv("SPARSEJAX_KERNELS_INTERPRET", "1")
-
-
-@pytest.fixture
 def implicit_promotion(explicit_promotion):
     """Lets the programs of users promote ranks and dtypes."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):

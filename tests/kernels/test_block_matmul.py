@@ -13,15 +13,9 @@ from sparsejax_kernels.block_matmul import cpu, xla
 from weights import block_layer
 
 NATIVE = native.available()
-IMPLEMENTATIONS = ["reference", "xla", *(["cpu"] if NATIVE else []), "pallas_tpu"]
+PALLAS = ["pallas_gpu", "pallas_tpu"]
+IMPLEMENTATIONS = ["reference", "xla", *(["cpu"] if NATIVE else []), *PALLAS]
 LEVELS = ["portable", "avx2", "avx512"]
-# Interpreted kernels take long to compile, and see tiles of the batch alone.
-BATCHES = [
-    (name, batch)
-    for name in IMPLEMENTATIONS
-    for batch in ([130] if name == "pallas_tpu" else [1, 9, 130])
-]
-pytestmark = pytest.mark.usefixtures("interpreted")
 needs_native = pytest.mark.skipif(not NATIVE, reason="no native kernels")
 
 
@@ -75,7 +69,8 @@ def agrees_with_dense(w, batch, implementation, bias=None, activation=None):
         close(dbias, g.sum(0))
 
 
-@pytest.mark.parametrize(("implementation", "batch"), BATCHES)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("batch", [1, 9, 130])
 @pytest.mark.parametrize("activation", [None, "relu"])
 def test_output_and_gradients(implementation, batch, activation):
     bias = normal(77, seed=3) if activation else None

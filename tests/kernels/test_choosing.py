@@ -42,6 +42,11 @@ def test_says_why_the_fallback_runs(monkeypatch):
     assert largest_density(64) == 0
 
 
+def test_says_that_kernels_for_gpus_were_not_measured(monkeypatch):
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert "implementation='pallas_gpu' runs one" in explain(weight(0.05), 64)
+
+
 def test_a_batch_is_at_least_one_row():
     with pytest.raises(ValueError, match="batch is 0"):
         largest_density(0)

@@ -17,14 +17,8 @@ from sparsejax_kernels.fan_in_matmul import xla
 from weights import layer
 
 NATIVE = native.available()
-IMPLEMENTATIONS = ["reference", "xla", *(["cpu"] if NATIVE else []), "pallas_tpu"]
-# Interpreted kernels take long to compile, and see tiles of the batch alone.
-BATCHES = [
-    (name, batch)
-    for name in IMPLEMENTATIONS
-    for batch in ([130] if name == "pallas_tpu" else [1, 3, 8, 17, 130])
-]
-pytestmark = pytest.mark.usefixtures("interpreted")
+PALLAS = ["pallas_gpu", "pallas_tpu"]
+IMPLEMENTATIONS = ["reference", "xla", *(["cpu"] if NATIVE else []), *PALLAS]
 needs_native = pytest.mark.skipif(not NATIVE, reason="no native kernels")
 
 
@@ -68,7 +62,8 @@ def agrees_with_dense(w, batch, implementation, bias=None, activation=None):
         close(dbias, g.sum(0))
 
 
-@pytest.mark.parametrize(("implementation", "batch"), BATCHES)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("batch", [1, 3, 8, 17, 130])
 @pytest.mark.parametrize("activation", [None, "relu"])
 def test_output_and_gradients(implementation, batch, activation):
     w = FanIn.fromdense(*layer(300, 37))
@@ -165,8 +160,8 @@ def test_a_sharded_batch(implementation):
     def run(x, w):
         return matmul(x, w, implementation=implementation)
 
-    # Pallas leaves it to shard_map to say what a device computes.
-    if implementation != "pallas_tpu":
+    # JAX asks for a shard_map around kernels in Pallas.
+    if not implementation.startswith("pallas"):
         close(jax.jit(run)(split, same), x @ w.todense())
     rows = jax.shard_map(
         run,

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sparsejax_kernels import NM, PackedNM, matmul, native
 
 NATIVE = native.available()
-pytestmark = pytest.mark.usefixtures("interpreted")
 needs_native = pytest.mark.skipif(not NATIVE, reason="no native kernels")
 LEVELS = ["portable", "avx2", "avx512"]
-IMPLEMENTATIONS = ["reference", "xla", *(["cpu"] if NATIVE else []), "pallas_tpu"]
+PALLAS = ["pallas_gpu", "pallas_tpu"]
+IMPLEMENTATIONS = ["reference", "xla", *(["cpu"] if NATIVE else []), *PALLAS]
 
 
 def n_m_layer(inputs, outputs, n, m, dtype=jnp.float32):

@@ -35,6 +35,7 @@ FORMATS = [fan_in, block, n_m]
 @pytest.mark.parametrize("shape", [(1, 384, 256), (600, 301, 37)])
 @pytest.mark.parametrize("make", FORMATS)
 def test_output_and_gradients_lower_for_a_tpu(make, shape, dtype, monkeypatch):
+    monkeypatch.delenv("SPARSEJAX_KERNELS_INTERPRET")
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     batch, inputs, outputs = shape
     w = make(inputs, outputs, dtype)
@@ -53,13 +54,13 @@ def test_output_and_gradients_lower_for_a_tpu(make, shape, dtype, monkeypatch):
     assert program.count("stablehlo.custom_call @tpu_custom_call") == 3
 
 
-def test_it_needs_a_tpu():
+def test_it_needs_a_tpu(monkeypatch):
+    monkeypatch.delenv("SPARSEJAX_KERNELS_INTERPRET")
     w = fan_in(20, 9, jnp.float32)
     with pytest.raises(RuntimeError, match="'pallas_tpu' needs a TPU"):
         matmul(jnp.ones((1, 20)), w, implementation="pallas_tpu")
 
 
-@pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("make", FORMATS)
 def test_only_what_reads_a_number_that_is_not_finite_is_not(make):
     w = make(20, 18, jnp.float32)
@@ -97,7 +98,6 @@ def test_only_what_reads_a_number_that_is_not_finite_is_not(make):
     assert jnp.isfinite(dvalues).sum() == dvalues.size - spoilt.sum()
 
 
-@pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("make", FORMATS)
 def test_many_tiles_along_every_axis(make, monkeypatch):
     def batch_tile(rows, largest=16):
@@ -124,7 +124,7 @@ def test_many_tiles_along_every_axis(make, monkeypatch):
         np.testing.assert_allclose(one, other, atol=2e-4)
 
 
-@pytest.mark.usefixtures("interpreted")
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(0, 3, 2), (3, 0, 2), (3, 3, 0)])
 @pytest.mark.parametrize("make", FORMATS)
 def test_axes_without_elements(make, sizes):

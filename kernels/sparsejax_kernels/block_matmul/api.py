@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from types import ModuleType
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +82,8 @@ def matmul(
         native = functools.partial(product, cpu, outputs, activation)
         y = run_native(native, densely, *arguments)
     else:
-        y = product(module_of("block_matmul", name), outputs, activation, *arguments)
+        run = cast(Callable[..., Array], product)
+        y = run(module_of("block_matmul", name), outputs, activation, *arguments)
     return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
 
 

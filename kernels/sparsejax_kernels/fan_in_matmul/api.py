@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from types import ModuleType
+from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -81,12 +82,13 @@ def matmul(
             sparsely = functools.partial(product, cpu, activation)
             y = run_native(sparsely, densely, *arguments)
         else:
-            y = product(module_of("fan_in_matmul", name), activation, *arguments)
+            run = cast(Callable[..., Array], product)
+            y = run(module_of("fan_in_matmul", name), activation, *arguments)
     return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def product(module: ModuleType, activation, x, values, indices, transposed, bias):
+def product(module: Any, activation, x, values, indices, transposed, bias):
     """The product by a module's functions, and its gradients by them too."""
     if hasattr(module, "fused"):
         return module.fused(x, values, indices, bias, activation)

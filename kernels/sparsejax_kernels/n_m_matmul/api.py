@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +42,9 @@ def matmul(
 ) -> Float[Array, "*batch out"]:
     """``activation(x @ w + bias)``, summed in float32 and returned in the type of x.
 
-    A packed weight (`NM.packed`) has a kernel of its own on CPUs with AVX-512, for
-    batches up to 16, or 64 where it has room for half of the weights, and one that is
-    not packed has a kernel for TPUs, "pallas_tpu". Otherwise the
+    Kernels in Pallas ("pallas_gpu", "pallas_tpu") multiply an `NM` weight as it is. A
+    packed weight (`NM.packed`) has a kernel of its own on CPUs with AVX-512, for
+    batches up to 16, or 64 where it has room for half of the weights. Otherwise the
     weight becomes a fan-in one in each call, at a cost that grows with the kept weights
     and not with the batch. Arguments, result and errors are those of
     `sparsejax_kernels.fan_in_matmul.matmul`.
@@ -58,6 +59,8 @@ def matmul(
     """
     if isinstance(w, NM) and implementation == "pallas_tpu" and x.size:
         return _by_tiles(x, w, bias, activation)
+    if isinstance(w, NM) and implementation == "pallas_gpu":
+        return _by_registers(x, w, bias, activation)
     if not (isinstance(w, PackedNM) and _has_kernel(x, w, implementation)):
         return fan_in_matmul.matmul(
             x,
@@ -87,6 +90,34 @@ def _by_tiles(x: Array, w: NM, bias: Array | None, activation: str | None) -> Ar
     run = cast(Callable[..., Array], product)
     y = run(module, activation, planes, w.values, w.offsets, None, bias)
     return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
+
+
+class Kernels(NamedTuple):
+    """An implementation's functions for one group size; `product` calls them."""
+
+    fused: Callable[..., Array]
+    input_gradient: Callable[..., Array]
+    value_gradient: Callable[..., Array]
+
+
+@functools.cache
+def _kernels_of(name: str, m: int) -> Kernels:
+    """The same object each time, as what is traced is remembered by it."""
+    module = module_of("n_m_matmul", name)
+    return Kernels(
+        *(functools.partial(getattr(module, field), m=m) for field in Kernels._fields)
+    )
+
+
+def _by_registers(x: Array, w: NM, bias: Array | None, activation: str | None) -> Array:
+    """By the kernel for GPUs, which reads the weight as it is."""
+    check_inputs(x, w)
+    check_epilogue(bias, activation, w.shape[1])
+    flat = x.reshape(math.prod(x.shape[:-1]), w.in_features)
+    run = cast(Callable[..., Array], product)
+    kernels = _kernels_of(choose("pallas_gpu", PRODUCTS), w.m)
+    y = run(kernels, activation, flat, w.values, w.offsets, None, bias)
+    return y.astype(x.dtype).reshape(*x.shape[:-1], w.shape[1])
 
 
 def _has_kernel(x: Array, w: PackedNM, implementation: str | None) -> bool:
