@@ -24,6 +24,7 @@ _ENTRYWISE = frozenset((
     "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
 ))
 # fmt: on
+_CASTS = ("convert_element_type", "copy", "copy_p", "reduce_precision")
 _REDUCTIONS = ("reduce_max", "reduce_min", "reduce_prod", "reduce_sum")
 
 
@@ -161,7 +162,7 @@ class _Walk:
         if name in ("dot_general", "conv_general_dilated"):
             result = self.product(equation, values)
         elif name in _ENTRYWISE:
-            result = self.entrywise(values)
+            result = self.entrywise(name, values)
         elif len(values) == 1:
             axis = _moved(equation, values[0])
             if values[0].axis is None and not (values[0].mixed or values[0].kernel):
@@ -173,9 +174,11 @@ class _Walk:
             result = _MIXED
         return [result] * len(equation.outvars)
 
-    def entrywise(self, values: list[_Value]) -> _Value | None:
+    def entrywise(self, name: str, values: list[_Value]) -> _Value | None:
         if len(values) == 1:
-            return values[0]
+            # A function of the kernel is another one: what it makes of zeros, say.
+            same = not values[0].kernel or name in _CASTS
+            return values[0] if same else None
         sources = {value.source for value in values if value.source}
         axes = {value.axis for value in values if value.axis is not None}
         opaque = any(value.mixed or value.kernel for value in values)

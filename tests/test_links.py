@@ -43,6 +43,14 @@ def with_two_uses(p, x):
     return (jnp.tanh(x @ p["a"]) @ p["a"]) @ p["b"]
 
 
+def with_a_function_of_the_kernel(p, x):
+    return (x @ jnp.exp(p["a"])) @ p["b"]
+
+
+def with_a_function_of_the_readers_kernel(p, x):
+    return (x @ p["a"]) @ jnp.tanh(p["b"])
+
+
 def with_a_position(p, x):
     return ((x @ p["a"]) * jnp.arange(4.0)) @ p["b"]
 
@@ -62,6 +70,8 @@ def with_a_shared_vector(p, x):
         with_heads,
         with_a_result,
         with_two_uses,
+        with_a_function_of_the_kernel,
+        with_a_function_of_the_readers_kernel,
         with_a_position,
         with_a_shared_vector,
     ],

@@ -50,7 +50,11 @@ def without_idle_neurons(
     def apply(state, inputs):
         return nnx.merge(graph_definition, state)(inputs)
 
-    found_links = links(apply, state, inputs, list(kernels))
+    found_links = [
+        link
+        for link in links(apply, state, inputs, list(kernels))
+        if all(path.rpartition("/")[0] in found for path in link.between)
+    ]
     constants = _seen(model, {r for link in found_links for r in link.readers}, inputs)
     shapes = {path: layer.kernel.get_value().shape for path, layer in kernels.items()}
     whole = {

@@ -45,12 +45,10 @@ def mark_narrowed(model: Any) -> None:
     model._narrowed = True
     for _, module in modules(model):
         if isinstance(module, nnx.Linear | nnx.Conv):
-            shape = module.kernel.get_value().shape
-            module.in_features, module.out_features = shape[-2:]
-        elif hasattr(module, "num_features"):
-            names = ("scale", "bias", "mean")
-            vectors = [getattr(module, name, None) for name in names]
-            module.num_features = next(v.shape[-1] for v in vectors if v is not None)
+            inputs, module.out_features = module.kernel.get_value().shape[-2:]
+            module.in_features = inputs * getattr(module, "feature_group_count", 1)
+        elif isinstance(module, nnx.BatchNorm):
+            module.num_features = module.mean.get_value().shape[0]
 
 
 def is_narrowed(model: nnx.Module) -> bool:

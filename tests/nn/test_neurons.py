@@ -147,15 +147,16 @@ def test_pruned_neurons_leave_a_smaller_dense_network():
 
 
 class Pointwise(nnx.Module):
-    """1x1 convolutions, a mean over the image, a linear layer."""
+    """A grouped convolution, 1x1 ones, a mean over the image, a linear layer."""
 
     def __init__(self, rngs):
+        self.grouped = nnx.Conv(3, 3, (3, 3), feature_group_count=3, rngs=rngs)
         self.first = nnx.Conv(3, 8, (1, 1), rngs=rngs)
         self.second = nnx.Conv(8, 6, (1, 1), rngs=rngs)
         self.head = nnx.Linear(6, 4, rngs=rngs)
 
     def __call__(self, x):
-        x = nnx.relu(self.second(nnx.silu(self.first(x))))
+        x = nnx.relu(self.second(nnx.silu(self.first(self.grouped(x)))))
         return self.head(x.mean(axis=(1, 2)))
 
 
@@ -166,6 +167,7 @@ def test_channels_of_pointwise_convolutions_leave():
     x = jax.random.normal(jax.random.key(3), (2, 5, 5, 3))
     fast = sj.compress(model, state, inputs=x)
     assert widths(fast, "first", "second") == [6, 4]
+    assert (fast.grouped.in_features, fast.grouped.out_features) == (3, 3)
     np.testing.assert_allclose(fast(x), model(x), rtol=1e-4, atol=1e-5)
 
 
