@@ -13,7 +13,6 @@ not compile. ``--topologies=v6e:2x2`` chooses generations, ``--kernels=block`` k
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import sys
 import time
@@ -97,18 +96,11 @@ def n_m_cases(dtype: str) -> Iterator[Case]:
         w = _array((outputs, groups, n), dtype)
         offsets = _array((outputs, groups, n), "uint8")
         name = f"{n}:{m} {batch}x{inputs}x{outputs}"
-        split = functools.partial(n_m.planes, groups=groups, m=m)
-
-        def forward(x, w, offsets, split=split):
-            return n_m.fused(split(x), w, offsets, None, "relu")
-
-        def dvalues(y, x, offsets, split=split):
-            return n_m.value_gradient(y, split(x), offsets)
-
-        yield f"{name} forward", forward, (x, w, offsets)
-        backward = _bind(n_m.input_gradient, transposed=None, m=m)
-        yield f"{name} dx", backward, (y, w, offsets)
-        yield f"{name} dvalues", dvalues, (y, x, offsets)
+        options = {"bias": None, "activation": "relu", "m": m}
+        yield f"{name} forward", _bind(n_m.fused, **options), (x, w, offsets)
+        options = {"transposed": None, "inputs": inputs, "m": m}
+        yield f"{name} dx", _bind(n_m.input_gradient, **options), (y, w, offsets)
+        yield f"{name} dvalues", _bind(n_m.value_gradient, m=m), (y, x, offsets)
 
 
 def _array(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:

@@ -16,6 +16,7 @@ from sparsejax_kernels import native
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "PLATFORMS",
     "PRODUCTS",
     "check_epilogue",
     "check_inputs",

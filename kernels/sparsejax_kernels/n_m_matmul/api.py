@@ -17,6 +17,7 @@ from sparsejax_kernels.formats import NM, PackedNM
 from sparsejax_kernels.formats.packed_n_m import LANES
 from sparsejax_kernels.n_m_matmul import cpu
 from sparsejax_kernels.operations import (
+    PLATFORMS,
     PRODUCTS,
     check_epilogue,
     check_inputs,
@@ -57,10 +58,8 @@ def matmul(
       >>> matmul(x, w).tolist(), matmul(x, w.packed()).tolist()
       ([7.0], [7.0])
     """
-    if isinstance(w, NM) and implementation == "pallas_tpu" and x.size:
-        return _by_tiles(x, w, bias, activation)
-    if isinstance(w, NM) and implementation == "pallas_gpu":
-        return _by_registers(x, w, bias, activation)
+    if isinstance(w, NM) and implementation in PLATFORMS and x.size:
+        return _by_pallas(x, w, bias, activation, choose(implementation, PRODUCTS))
     if not (isinstance(w, PackedNM) and _has_kernel(x, w, implementation)):
         return fan_in_matmul.matmul(
             x,
@@ -80,18 +79,6 @@ def matmul(
     return y.reshape(*x.shape[:-1], w.out_features)
 
 
-def _by_tiles(x: Array, w: NM, bias: Array | None, activation: str | None) -> Array:
-    """By the kernel for TPUs, which reads the weight as it is."""
-    module = module_of("n_m_matmul", choose("pallas_tpu", PRODUCTS))
-    check_inputs(x, w)
-    outputs, groups, _ = w.values.shape
-    check_epilogue(bias, activation, outputs)
-    planes = module.planes(x.reshape(-1, w.in_features), groups, w.m)
-    run = cast(Callable[..., Array], product)
-    y = run(module, activation, planes, w.values, w.offsets, None, bias)
-    return y.astype(x.dtype).reshape(*x.shape[:-1], outputs)
-
-
 class Kernels(NamedTuple):
     """An implementation's functions for one group size; `product` calls them."""
 
@@ -109,13 +96,15 @@ def _kernels_of(name: str, m: int) -> Kernels:
     )
 
 
-def _by_registers(x: Array, w: NM, bias: Array | None, activation: str | None) -> Array:
-    """By the kernel for GPUs, which reads the weight as it is."""
+def _by_pallas(
+    x: Array, w: NM, bias: Array | None, activation: str | None, name: str
+) -> Array:
+    """By a kernel that reads the weight as it is."""
     check_inputs(x, w)
     check_epilogue(bias, activation, w.shape[1])
     flat = x.reshape(math.prod(x.shape[:-1]), w.in_features)
     run = cast(Callable[..., Array], product)
-    kernels = _kernels_of(choose("pallas_gpu", PRODUCTS), w.m)
+    kernels = _kernels_of(name, w.m)
     y = run(kernels, activation, flat, w.values, w.offsets, None, bias)
     return y.astype(x.dtype).reshape(*x.shape[:-1], w.shape[1])
 

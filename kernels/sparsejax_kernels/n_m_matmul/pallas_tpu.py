@@ -28,7 +28,7 @@ from sparsejax_kernels.tpu_tiles import (
     tiles_of,
 )
 
-__all__ = ["fused", "input_gradient", "planes", "value_gradient"]
+__all__ = ["fused", "input_gradient", "value_gradient"]
 
 # No group has that many inputs.
 NOWHERE = 255
@@ -38,13 +38,13 @@ BYTES = 32
 LARGEST_ROWS = 4096
 
 
-def planes(
+def _planes(
     x: Float[Array, "batch in"], groups: int, m: int
 ) -> Float[Array, "batch m groups"]:
     """Activations by their place in a group, with zeros for inputs past the last.
 
     Example:
-      >>> planes(jnp.asarray([[1.0, 2.0, 3.0]]), groups=2, m=2).tolist()
+      >>> _planes(jnp.asarray([[1.0, 2.0, 3.0]]), groups=2, m=2).tolist()
       [[[1.0, 3.0], [2.0, 0.0]]]
     """
     x = padded(x, (x.shape[0], groups * m))
@@ -52,14 +52,20 @@ def planes(
 
 
 def fused(
-    x: Float[Array, "batch m groups"],
+    x: Float[Array, "batch in"],
     values: Float[Array, "out groups n"],
     offsets: Integer[Array, "out groups n"],
     bias: Float[Array, " out"] | None,
     activation: str | None,
+    m: int,
 ) -> Float[Array, "batch out"]:
-    """The product of `planes`, bias and activation, in the type of x."""
-    y = rows_first(_forward)(x, values, offsets)
+    """The product, bias and activation, in the type of x."""
+
+    @rows_first
+    def run_rows(x, values, offsets):
+        return _forward(_planes(x, values.shape[1], m), values, offsets)
+
+    y = run_rows(x, values, offsets)
     return finish(y, bias, activation).astype(x.dtype)
 
 
@@ -68,29 +74,33 @@ def input_gradient(
     values: Float[Array, "out groups n"],
     offsets: Integer[Array, "out groups n"],
     transposed: None,
+    inputs: int,
     m: int,
-) -> Float[Array, "batch m groups"]:
-    """With respect to the planes: the cotangent times what reads each, transposed."""
+) -> Float[Array, "batch in"]:
+    """The cotangent times what reads each plane, transposed."""
+    del transposed
 
     @rows_first
     def run_rows(cotangent, values, offsets):
-        return _backward(cotangent, values, offsets, m)
+        planes = _backward(cotangent, values, offsets, m).swapaxes(1, 2)
+        return planes.reshape(len(planes), -1)[:, :inputs]
 
     return run_rows(cotangent, values, offsets)
 
 
 def value_gradient(
     cotangent: Float[Array, "batch out"],
-    x: Float[Array, "batch m groups"],
+    x: Float[Array, "batch in"],
     offsets: Integer[Array, "out groups n"],
+    m: int,
 ) -> Float[Array, "out groups n"]:
     """``dvalues = sum_b cotangent[b, o] * x[b, i]`` for the o and i of each weight.
 
     A tile of ``x.T @ cotangent`` at a time, of which only the kept weights are stored.
     """
-    (batch, m, groups), (outputs, _, slots) = x.shape, offsets.shape
+    batch, (outputs, groups, slots) = x.shape[0], offsets.shape
     tiles = _tiles(batch, m, groups, outputs)
-    x, cotangent = same_type(x, cotangent)
+    x, cotangent = same_type(_planes(x, groups, m), cotangent)
 
     def kernel(offsets, x, cotangent, dvalues):
         @pl.when(pl.program_id(2) == 0)
