@@ -28,6 +28,7 @@ GROUPS = ((2, 4), (1, 4), (1, 8), *((n, 32) for n in range(1, 9)))
 """N:M patterns that are stored as such, those of smaller groups first."""
 BLOCKS = ((32, 32), (16, 16), (8, 8))
 """Blocks that are stored as such, the largest first."""
+Pattern = tuple[type[Block] | type[NM], dict[str, Any]]
 LINEAR = {
     Block: BlockLinear,
     FanIn: FanInLinear,
@@ -102,16 +103,19 @@ def compress(
         if mask is not None
     }
     copy = nnx.clone(model)
+    for path, layer in modules(copy):
+        if replaceable(layer) and (mask := masks.get(_kernel(path))) is not None:
+            _check(path, layer, mask)
     if inputs is not None:
         copy, masks = _narrowed(copy, masks, inputs, trainable)
     layers = {path: layer for path, layer in modules(copy) if replaceable(layer)}
     made, masked = {}, []
     for path, layer in layers.items():
-        if (mask := masks.get(f"{path}/kernel" if path else "kernel")) is not None:
+        if (mask := masks.get(_kernel(path))) is not None:
             masked.append(path)
             if bool(mask.all()):
                 continue
-            weight = _weight(path, layer, mask, trainable)
+            weight = _weight(layer, mask, trainable)
             kind = type(weight).__name__
             if batch is not None and weight.density > largest_density(batch, kind):
                 continue
@@ -126,15 +130,17 @@ def compress(
     return put(copy, made)
 
 
+def _kernel(path: str) -> str:
+    return f"{path}/kernel" if path else "kernel"
+
+
 def _narrowed(model, masks, inputs, trainable):
     """The model without idle neurons; layers of whole patterns keep their shapes."""
     layers = []
     for path, layer in modules(model):
-        mask = masks.get(f"{path}/kernel" if path else "kernel")
+        mask = masks.get(_kernel(path))
         if replaceable(layer) and (
-            mask is None
-            or not mask.any()
-            or isinstance(_weight(path, layer, mask, trainable), FanIn)
+            mask is None or not mask.any() or not _pattern(layer, mask, trainable)
         ):
             layers.append(path)
     return without_idle_neurons(model, masks, inputs, layers)
@@ -176,9 +182,7 @@ def replacement(
     return LINEAR[type(weight)](weight, bias, **options)
 
 
-def _weight(
-    path: str, layer: Any, mask: Bool[Array, "..."], trainable: bool
-) -> Block | FanIn | PackedNM:
+def _check(path: str, layer: Any, mask: Bool[Array, "..."]) -> None:
     kernel = layer.kernel.get_value()
     if mask.shape != kernel.shape:
         raise ValueError(
@@ -190,18 +194,35 @@ def _weight(
             f"{path}/kernel is not zero outside its mask; sj.verify(params, state) may "
             "say why, sj.apply_masks(params, state) zeroes it"
         )
+
+
+def _pattern(layer: Any, mask: Bool[Array, "..."], trainable: bool) -> Pattern | None:
+    """The format, and its options, of a mask with a regular pattern."""
+    if not isinstance(layer, nnx.Linear):
+        return None
+    flat = np.asarray(mask)
+    for block in BLOCKS:
+        if _is_of_blocks(flat, block):
+            return Block, {"block": block}
+    for n, m in () if trainable else GROUPS:
+        if _is_full(flat, n, m):
+            return NM, {"n": n, "m": m}
+    return None
+
+
+def _weight(
+    layer: Any, mask: Bool[Array, "..."], trainable: bool
+) -> Block | FanIn | PackedNM:
+    kernel = layer.kernel.get_value()
     shape = kernel.shape[-2:]
     kernel, mask = kernel.reshape(shape), mask.reshape(shape)
-    if isinstance(layer, nnx.Linear):
-        for block in BLOCKS:
-            if _is_of_blocks(np.asarray(mask), block):
-                return Block.fromdense(kernel, mask, block=block)
-    if isinstance(layer, nnx.Linear) and not trainable:
-        for n, m in GROUPS:
-            if _is_full(np.asarray(mask), n, m):
-                return NM.fromdense(kernel, mask, n=n, m=m).packed()
-    weight = FanIn.fromdense(kernel, mask)
-    return weight.with_transpose() if trainable else weight
+    form, options = _pattern(layer, mask, trainable) or (FanIn, {})
+    weight = form.fromdense(kernel, mask, **options)
+    if isinstance(weight, NM):
+        return weight.packed()
+    return (
+        weight.with_transpose() if trainable and isinstance(weight, FanIn) else weight
+    )
 
 
 def _is_full(mask: np.ndarray, n: int, m: int) -> bool:
