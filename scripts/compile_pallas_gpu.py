@@ -7,10 +7,10 @@ H100 or H200. It needs CUDA's plugin, without a driver, and the tools in Triton'
     pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt
     PYTHONPATH=kernels python scripts/compile_pallas_gpu.py bfloat16 "batch 256"
 
-Arguments, if any, are words that the name of a case has to contain. The exit status is
-1 if a kernel spills.
+The exit status is 1 if a kernel spills.
 """
 
+import argparse
 import importlib.util
 import os
 import pathlib
@@ -135,6 +135,11 @@ def statistics(program):
 
 
 def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="*", help="that the name of a case contains")
+    words = parser.parse_args().words
     topology = topologies.get_topology_desc(
         topology_name="one", platform="cuda", target_config=HOPPER, topology="1x1x1"
     )
@@ -151,7 +156,7 @@ def main():
             for name, function, shapes in cases(dtype, batch):
                 shardings = (place,) * len(shapes)
                 title = f"{jnp.dtype(dtype).name} batch {batch} {name}"
-                if not all(word in title for word in sys.argv[1:]):
+                if not all(word in title for word in words):
                     continue
                 jitted = jax.jit(function, in_shardings=shardings, out_shardings=place)
                 jitted.trace(*shapes).lower(lowering_platforms=("cuda",)).compile()
