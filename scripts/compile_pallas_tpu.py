@@ -2,9 +2,9 @@
 
 Lowering does not meet the limits of the machine: which gathers, layouts and conversions
 it has, and how much fast memory. The compiler does, and it needs no TPU. With
-`pip install "jax[tpu]"`, from the root of the checkout:
+`pip install -e ".[aot]"`, from the root of the checkout:
 
-    PYTHONPATH=kernels python scripts/compile_pallas_tpu.py
+    python scripts/compile_pallas_tpu.py
 
 prints a line for each generation of TPUs, kernel, type and shape, and fails if one does
 not compile. ``--topologies=v6e:2x2`` chooses generations, ``--kernels=block`` kernels.

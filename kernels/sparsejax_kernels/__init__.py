@@ -3,7 +3,7 @@
 from sparsejax_kernels import native
 from sparsejax_kernels.choosing import explain, largest_density
 from sparsejax_kernels.depthwise_convolution import depthwise_convolution
-from sparsejax_kernels.formats import NM, Block, FanIn, PackedNM, Transposed
+from sparsejax_kernels.formats import NM, Block, FanIn, PackedNM, Transposed, TwoFour
 from sparsejax_kernels.matmul import matmul
 from sparsejax_kernels.pointwise_convolution import pointwise_convolution
 
@@ -13,6 +13,7 @@ __all__ = [
     "FanIn",
     "PackedNM",
     "Transposed",
+    "TwoFour",
     "depthwise_convolution",
     "explain",
     "largest_density",

@@ -15,7 +15,14 @@ import jax
 
 from sparsejax_kernels import native
 
-__all__ = ["cache_file", "explain", "largest_density", "machine"]
+__all__ = [
+    "cache_file",
+    "explain",
+    "largest_density",
+    "machine",
+    "measured_on_gpu",
+    "measured_tiles",
+]
 
 Limits = tuple[tuple[float, float], ...]
 
@@ -32,8 +39,13 @@ take about as long; below them the compressed product is the faster one.
 """
 FALLBACK: dict[str, Limits] = dict.fromkeys(DEFAULTS, ((1, 0.1), (math.inf, 0.0)))
 """The same without native kernels: gathering at batch 1 is all that pays."""
-READ_AS = {"NM": "FanIn"}
-"""Formats that are multiplied as another one is."""
+ON_GPU: dict[str, Limits] = dict.fromkeys(
+    ("FanIn", "NM", "TwoFour", "Block"), ((math.inf, 0.0),)
+)
+"""The same for kernels in Pallas: none was measured yet, so none is chosen."""
+READ_AS = {"NM": "FanIn", "TwoFour": "FanIn"}
+"""Formats that are multiplied as another one is, on CPUs."""
+READ_AS_ON_GPU = {"PackedNM": "FanIn"}
 
 
 def largest_density(batch: int, kind: str = "FanIn") -> float:
@@ -44,7 +56,7 @@ def largest_density(batch: int, kind: str = "FanIn") -> float:
 
     Args:
       batch: rows of x that are multiplied at once.
-      kind: name of the weight's format, "FanIn", "NM", "PackedNM" or "Block".
+      kind: name of the weight's format, such as "FanIn", "NM" or "Block".
 
     Raises:
       ValueError: if ``batch`` is not positive, or no format has this name.
@@ -56,9 +68,11 @@ def largest_density(batch: int, kind: str = "FanIn") -> float:
     if batch < 1:
         raise ValueError(f"batch is {batch}; it is a number of rows, at least 1")
     limits, _ = _limits()
-    name = READ_AS.get(kind, kind)
+    read_as = READ_AS_ON_GPU if jax.default_backend() == "gpu" else READ_AS
+    name = read_as.get(kind, kind)
     if name not in limits:
-        raise ValueError(f"kind is {kind!r}; it is one of {', '.join((*limits, 'NM'))}")
+        names = ", ".join((*limits, *read_as))
+        raise ValueError(f"kind is {kind!r}; it is one of {names}")
     return next(density for most, density in limits[name] if batch <= most)
 
 
@@ -80,7 +94,9 @@ def explain(w: Any, batch: int) -> str:
     kind = type(w).__name__
     density, limit = float(w.density), largest_density(batch, kind)
     what = f"{kind} {inputs}x{outputs}, {100 * density:.3g} % dense, batch {batch}"
-    if _runs():
+    if measured_on_gpu(w, batch):
+        how = "the kernel in Pallas"
+    elif _runs():
         how = "the native CPU kernel"
     else:
         how = f"XLA's own operations instead of a native kernel ({_why_not()})"
@@ -97,17 +113,39 @@ def explain(w: Any, batch: int) -> str:
     )
 
 
+def measured_on_gpu(w: Any, batch: int) -> bool:
+    """Whether this is a GPU whose kernel was measured to beat dense for this weight.
+
+    It goes by the room that the weight has, which is known while a program is traced.
+    """
+    if jax.default_backend() != "gpu":
+        return False
+    room = w.values.size / math.prod(w.shape)
+    return room <= largest_density(batch, type(w).__name__)
+
+
+def measured_tiles() -> dict[str, tuple[int, int]]:
+    """Operation and type to the fastest tiles that were measured on this GPU."""
+    stored = _stored() if jax.default_backend() == "gpu" else None
+    found = {} if stored is None else stored.get("tiles", {})
+    return {key: (side, warps) for key, (side, warps) in found.items()}
+
+
 def cache_file() -> pathlib.Path:
     """Where `sparsejax_kernels.tune` keeps what it measured.
 
-    ``$XDG_CACHE_HOME/sparsejax/kernels.json``, by default below ``~/.cache``.
+    ``$XDG_CACHE_HOME/sparsejax/kernels.json``, by default below ``~/.cache``; for a GPU
+    ``kernels_gpu.json``.
     """
     folder = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(folder) / "sparsejax" / "kernels.json"
+    name = "kernels_gpu.json" if jax.default_backend() == "gpu" else "kernels.json"
+    return pathlib.Path(folder) / "sparsejax" / name
 
 
 def machine() -> dict[str, Any]:
-    """What a measurement holds for: processor, cores, instruction set and jax."""
+    """What a measurement holds for: the GPU, or processor and instruction set; jax."""
+    if jax.default_backend() == "gpu":
+        return {"device": jax.devices()[0].device_kind, "jax": jax.__version__}
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -137,39 +175,53 @@ def _runs() -> bool:
 
 def _limits() -> tuple[dict[str, Limits], str]:
     """The limits that hold here, and where they are from."""
-    if not _runs():
+    gpu = jax.default_backend() == "gpu"
+    if not gpu and not _runs():
         return FALLBACK, "a default"
-    file = cache_file()
-    try:
-        changed = file.stat().st_mtime_ns
-    except OSError:
-        changed = None
-    if changed is not None:
-        measured = _measured(file, changed, native.level())
-        if measured is not None:
-            return measured, "measured on this machine"
-    return DEFAULTS, "a default; python -m sparsejax_kernels.tune measures it here"
-
-
-@functools.cache
-def _measured(file: pathlib.Path, changed: int, level: int) -> dict[str, Limits] | None:
-    """What the file says of this machine; None if it is of another one."""
-    del changed, level  # The file is read again when either is another one.
-    try:
-        stored = json.loads(file.read_text())
-        if stored["machine"] != machine():
-            return None
-        return {
+    defaults = ON_GPU if gpu else DEFAULTS
+    stored = _stored()
+    if stored is not None:
+        limits = {
             name: tuple(
                 (math.inf if most is None else most, float(density))
                 for most, density in stored["limits"][name]
             )
-            for name in DEFAULTS
+            for name in defaults
         }
+        return limits, "measured on this machine"
+    return defaults, "a default; python -m sparsejax_kernels.tune measures it here"
+
+
+def _stored() -> dict[str, Any] | None:
+    """What was measured on this machine, if anything."""
+    file = cache_file()
+    try:
+        changed = file.stat().st_mtime_ns
+    except OSError:
+        return None
+    gpu = jax.default_backend() == "gpu"
+    return _read(file, changed, "gpu" if gpu else native.level())
+
+
+@functools.cache
+def _read(file: pathlib.Path, changed: int, level: int | str) -> dict[str, Any] | None:
+    """What the file says of this machine; None if it is of another one."""
+    del changed  # The file is read again when it, or the instruction set, is another.
+    names = ON_GPU if level == "gpu" else DEFAULTS
+    try:
+        stored = json.loads(file.read_text())
+        if stored["machine"] != machine():
+            return None
+        for name in names:
+            for most, density in stored["limits"][name]:
+                float(density), float(most or 0)
+        for side, warps in stored.get("tiles", {}).values():
+            int(side), int(warps)
+        return stored
     except (OSError, ValueError, KeyError, TypeError) as error:
         warnings.warn(
             f"{file} cannot be read ({type(error).__name__}: {error}), so defaults are "
             "used; delete it or run python -m sparsejax_kernels.tune again",
-            stacklevel=4,
+            stacklevel=5,
         )
         return None

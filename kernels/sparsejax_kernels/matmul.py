@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Array, Float
 
 from sparsejax_kernels import block_matmul, fan_in_matmul, n_m_matmul
-from sparsejax_kernels.formats import NM, Block, FanIn, PackedNM
+from sparsejax_kernels.formats import NM, Block, FanIn, PackedNM, TwoFour
 
 __all__ = ["matmul"]
 
@@ -14,11 +14,14 @@ OPERATIONS = {
     NM: n_m_matmul.matmul,
     Block: block_matmul.matmul,
     PackedNM: n_m_matmul.matmul,
+    TwoFour: n_m_matmul.matmul,
 }
 
 
 def matmul(
-    x: Float[Array, "*batch in"], w: Block | FanIn | NM | PackedNM, **options
+    x: Float[Array, "*batch in"],
+    w: Block | FanIn | NM | PackedNM | TwoFour,
+    **options,
 ) -> Float[Array, "*batch out"]:
     """``activation(x @ w + bias)`` without ever building the dense weight.
 

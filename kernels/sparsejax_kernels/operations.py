@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from sparsejax_kernels import native
+from sparsejax_kernels import choosing, native
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -52,18 +52,30 @@ def check_epilogue(bias: Array | None, activation: str | None, outputs: int) -> 
         raise ValueError(f"activation is {activation!r}; it is 'relu' or None")
 
 
-def choose(implementation: str | None, offered: Sequence[str] = IMPLEMENTATIONS) -> str:
+def choose(
+    implementation: str | None,
+    offered: Sequence[str] = IMPLEMENTATIONS,
+    w: Any = None,
+    rows: int = 0,
+) -> str:
     """The implementation to run: the one named, or the best that works here.
+
+    Kernels in Pallas are the best where `sparsejax_kernels.tune` measured that they
+    are, and nowhere else.
 
     Args:
       implementation: the one that was asked for, or None.
       offered: those that the operation has.
+      w: the compressed weight, if it is a product with one.
+      rows: of the activations.
 
     Raises:
       ValueError: if there is none of that name.
       RuntimeError: if the named one cannot run on this machine.
     """
     if implementation is None:
+        if w is not None and rows and choosing.measured_on_gpu(w, rows):
+            return "pallas_gpu"
         return "cpu" if native.available() else "xla"
     if implementation not in offered:
         raise ValueError(

@@ -16,14 +16,15 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Bool, Float, Int
 
 from sparsejax_kernels.operations import interpreted
+from sparsejax_kernels.tiles import Tiles, tiles
 
 __all__ = [
     "SMALLEST",
     "Tile",
     "along",
+    "cut",
     "dot",
     "launch",
-    "longest",
     "numbers",
     "power_of_two",
     "read",
@@ -40,7 +41,7 @@ def launch(
     result: jax.ShapeDtypeStruct,
     grid: tuple[int, ...],
     *operands: Array,
-    warps: int = 4,
+    warps: int,
     stages: int = 2,
 ) -> Array:
     """Runs a kernel once for every point of a grid, on references to whole arrays."""
@@ -88,9 +89,10 @@ def dot(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:
     return jnp.dot(*wide, precision="highest", preferred_element_type=jnp.float32)
 
 
-def longest(*arrays: Array) -> int:
-    """The side of tiles whose products fit into registers, found by compiling them."""
-    return 64 if all(array.dtype == jnp.bfloat16 for array in arrays) else 32
+def cut(operation: str, *arrays: Array) -> Tiles:
+    """How an operation on such arrays is cut into tiles."""
+    half = all(array.dtype == jnp.bfloat16 for array in arrays)
+    return tiles(operation, "bfloat16" if half else "float32")
 
 
 def numbers(bias: Array | None, outputs: int) -> Float[Array, " outputs"]:

@@ -1,12 +1,17 @@
-"""Where releases of Pallas differ, one section for each kind of device."""
+"""Where releases of Pallas and kinds of devices differ."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["mosaic_gpu_interpreter"]
+import jax
 
-# --- GPUs ---
+__all__ = ["hopper", "mosaic_gpu_interpreter"]
+
+
+def hopper() -> bool:
+    """Whether the GPU here has Hopper's tensor cores, which no other one has."""
+    return getattr(jax.devices()[0], "compute_capability", None) == "9.0"
 
 
 def mosaic_gpu_interpreter() -> Any:

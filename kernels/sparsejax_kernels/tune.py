@@ -1,8 +1,10 @@
 """Finds where compressed beats dense on this machine: ``-m sparsejax_kernels.tune``.
 
 For each format and batch the largest density is searched at which the compressed
-product is the faster one. `sparsejax_kernels.explain`, `largest_density` and
-``sparsejax.compress(..., batch=...)`` go by what it stores.
+product is the faster one; on a GPU in bfloat16, and after the fastest tiles of each
+kernel, which runs by itself only where this has shown that it is right and faster.
+`sparsejax_kernels.explain`, `largest_density`, products whose implementation is left
+open, and ``sparsejax.compress(..., batch=...)`` go by what it stores.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import argparse
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
 
-from sparsejax_kernels import native
+import jax
+
+from sparsejax_kernels import native, tune_gpu
 from sparsejax_kernels.bench import (
     BLOCK,
     DENSE,
@@ -26,37 +29,15 @@ from sparsejax_kernels.bench import (
     random_n_m,
 )
 from sparsejax_kernels.choosing import cache_file, machine
+from sparsejax_kernels.crossovers import crossover, limits
 from sparsejax_kernels.timing import interleaved
 
-__all__ = ["crossover", "main"]
+__all__ = ["main"]
 
+KINDS = ("FanIn", "PackedNM", "Block")
 BATCHES = (1, 8, 64, 256)
 THIRTY_SECONDS = tuple(n / 32 for n in range(1, 32))
 """Densities to look at: those that N:32 can have."""
-
-
-def crossover(faster: Callable[[float], bool], densities: Sequence[float]) -> float:
-    """The largest of ascending densities at which compressed is faster, by bisection.
-
-    Args:
-      faster: whether it is at a density; if it is, it is at all smaller ones.
-      densities: ascending.
-
-    Returns:
-      The density, 0 if it is faster at none.
-
-    Example:
-      >>> crossover(lambda density: density < 0.3, [0.1, 0.2, 0.3, 0.4])
-      0.2
-    """
-    low, high = 0, len(densities)
-    while low < high:
-        middle = (low + high) // 2
-        if faster(densities[middle]):
-            low = middle + 1
-        else:
-            high = middle
-    return densities[low - 1] if low else 0.0
 
 
 def measure(kind: str, batch: int, shape: tuple[int, int], seconds: float) -> float:
@@ -91,8 +72,11 @@ def main(arguments: list[str] | None = None) -> None:
         "--file", type=pathlib.Path, default=cache_file(), help="default: %(default)s"
     )
     options = parser.parse_args(arguments)
-    if (reason := native.why_not()) is not None:
+    backend = jax.default_backend()
+    if backend == "cpu" and (reason := native.why_not()) is not None:
         raise SystemExit(f"there is nothing to measure: {reason}")
+    if backend not in ("cpu", "gpu"):
+        raise SystemExit(f"nothing can be measured yet on a {backend.upper()}")
     if min(options.batches) < 1 or options.shape[0] % 32:
         raise SystemExit(
             f"--batches {options.batches} --shape {options.shape}: batches are 1 or "
@@ -102,21 +86,13 @@ def main(arguments: list[str] | None = None) -> None:
     inputs, outputs = options.shape
     # A file that cannot be written is to be known of before the work, not after it.
     options.file.parent.mkdir(parents=True, exist_ok=True)
-    print("largest density (%) at which the compressed product beats the dense one")
-    print(f"{'batch':<10}" + "".join(f"{batch:>7}" for batch in batches))
-    limits = {}
-    for kind in ("FanIn", "PackedNM", "Block"):
-        print(f"{kind:<10}", end="", flush=True)
-        found = []
-        for batch in batches:
-            density = measure(kind, batch, (inputs, outputs), options.seconds)
-            print(f"{100 * density:>7.0f}", end="", flush=True)
-            found.append((batch, density))
-        print()
-        # A batch between two is treated as the larger one, one beyond as the largest.
-        limits[kind] = [*found[:-1], (None, found[-1][1])]
+    shape = (inputs, outputs)
+    if backend == "gpu":
+        found = tune_gpu.measured(batches, shape, options.seconds)
+    else:
+        found = {"limits": limits(KINDS, measure, batches, shape, options.seconds)}
     partial = options.file.with_name(f"{options.file.name}.partial")
-    partial.write_text(json.dumps({"machine": machine(), "limits": limits}, indent=1))
+    partial.write_text(json.dumps({"machine": machine(), **found}, indent=1))
     os.replace(partial, options.file)
     print(f"stored in {options.file}")
 

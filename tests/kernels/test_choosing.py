@@ -5,7 +5,19 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sparsejax_kernels import FanIn, choosing, explain, largest_density, native, tune
+from sparsejax_kernels import (
+    FanIn,
+    choosing,
+    explain,
+    largest_density,
+    matmul,
+    native,
+    operations,
+    rotating,
+    tiles,
+    tune,
+    tune_gpu,
+)
 
 import sparsejax as sj
 
@@ -104,3 +116,64 @@ def test_a_library_of_an_earlier_version_is_not_used(monkeypatch):
         native._register.cache_clear()
     assert "of_tomorrow" in reason or "not built" in reason
     assert "pip install -e ." in reason
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A machine with a GPU, as far as choices go; kernels are interpreted."""
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+
+
+def store(cache, densities):
+    """What tune would have left on this machine."""
+    limits = {kind: [[None, densities.get(kind, 0)]] for kind in choosing.ON_GPU}
+    cache.parent.mkdir(exist_ok=True)
+    stored = {"machine": choosing.machine(), "limits": limits}
+    stored["tiles"] = {"n_m_matmul bfloat16": [32, 8]}
+    choosing.cache_file().write_text(json.dumps(stored))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_kernels_of_gpus_run_where_they_were_measured_to_be_faster(cache):
+    w = weight(0.1)
+    assert choosing.cache_file() != cache
+    assert operations.choose(None, operations.PRODUCTS, w, 4) != "pallas_gpu"
+    assert "tune measures it here" in explain(w, 4)
+    store(cache, {"FanIn": 0.3})
+    assert operations.choose(None, operations.PRODUCTS, w, 4) == "pallas_gpu"
+    assert "the kernel in Pallas; faster than dense up to 30 %" in explain(w, 4)
+    # Room for as many weights as the fullest neuron has is what counts.
+    assert operations.choose(None, operations.PRODUCTS, weight(0.5), 4) != "pallas_gpu"
+    assert "a dense weight is faster above 30 %" in explain(weight(0.5), 4)
+    x = jnp.ones((4, 40))
+    expected = matmul(x, w, implementation="reference")
+    np.testing.assert_allclose(matmul(x, w), expected, atol=1e-4)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_tiles_are_those_that_were_measured(cache):
+    assert tiles.tiles("n_m_matmul", "bfloat16") == (64, 4)
+    store(cache, {})
+    assert tiles.tiles("n_m_matmul", "bfloat16") == (32, 8)
+    assert tiles.tiles("n_m_matmul", "float32") == (32, 4)
+    with tiles.trying({("n_m_matmul", "bfloat16"): tiles.Tiles(16, 2)}):
+        assert tiles.tiles("n_m_matmul", "bfloat16") == (16, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("gpu")
+def test_tunes_a_gpu(monkeypatch, capsys):
+    # Interpreted, but for that all of it as on a device.
+    monkeypatch.setattr(rotating, "MOST", 2)
+    some = {name: every[:2] for name, every in tiles.CANDIDATES.items()}
+    monkeypatch.setattr(tune_gpu, "CANDIDATES", some)
+    tune.main(["--seconds", "0.001", "--batches", "4", "--shape", "256", "128"])
+    print(capsys.readouterr().out)
+    stored = json.loads(choosing.cache_file().read_text())
+    assert set(stored["limits"]) == set(choosing.ON_GPU)
+    assert set(stored["tiles"]) == {f"{name} bfloat16" for name in tiles.CANDIDATES}
+    # A kernel that is wrong is not to be used, whatever its speed.
+    monkeypatch.setattr(tune_gpu, "error", lambda *args, **kwargs: float("nan"))
+    tune.main(["--seconds", "0.001", "--batches", "4", "--shape", "256", "128"])
+    assert "is wrong by nan" in capsys.readouterr().out
+    assert largest_density(4, "FanIn") == 0

@@ -71,7 +71,7 @@ def matmul(
     check_epilogue(bias, activation, outputs)
     rows = math.prod(x.shape[:-1])
     flat = x.reshape(rows, w.in_features)
-    name = choose(implementation, PRODUCTS)
+    name = choose(implementation, PRODUCTS, w, rows)
     arguments = (flat, w.values, w.coordinates, bias)
     densely = functools.partial(_unfused, xla.product, outputs, activation)
     if name == "reference" or rows == 0:

@@ -25,9 +25,9 @@ from sparsejax_kernels.pallas_triton import (
     SMALLEST,
     Tile,
     along,
+    cut,
     dot,
     launch,
-    longest,
     numbers,
     power_of_two,
     read,
@@ -82,11 +82,12 @@ def value_gradient(
     def run(cotangent, x, coordinates):
         if wgmma.fits(block, cotangent, x):
             return wgmma.sampled(cotangent, x, coordinates, block)
-        tile = _tile(longest(x, cotangent), x.shape[0], *block)
+        size = cut("block_matmul", x, cotangent)
+        tile = _tile(size.side, x.shape[0], *block)
         result = jax.ShapeDtypeStruct(shape, jnp.float32)
         grid = (shape[0], *map(pl.cdiv, block, tile[1:]))
         kernel = functools.partial(_value_gradient, tile=tile)
-        return launch(kernel, result, grid, cotangent, x, coordinates)
+        return launch(kernel, result, grid, cotangent, x, coordinates, warps=size.warps)
 
     return run(cotangent, x, coordinates.astype(jnp.int32))
 
@@ -105,13 +106,14 @@ def _multiply(outputs: int, *, relu: bool, transposed: bool):
             y = wgmma.column_sums(x, values, order, place[order, 0], starts)
             activation = "relu" if relu else None
             return finish(y[:, :outputs], bias, activation).astype(x.dtype)
-        tile = _tile(longest(x, values), x.shape[0], height, width)
+        size = cut("block_matmul", x, values)
+        tile = _tile(size.side, x.shape[0], height, width)
         grid = (pl.cdiv(x.shape[0], tile[0]), columns, pl.cdiv(width, tile[2]))
         options = {"tile": tile, "relu": relu, "transposed": transposed}
         kernel = functools.partial(_forward, **options)
         result = jax.ShapeDtypeStruct((x.shape[0], outputs), x.dtype)
         operands = (x, values, order, place[order, 0], starts, bias)
-        return launch(kernel, result, grid, *operands)
+        return launch(kernel, result, grid, *operands, warps=size.warps)
 
     return run
 

@@ -16,8 +16,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jaxtyping import Array, Float, Int
 
+from sparsejax_kernels import pallas_versions
 from sparsejax_kernels.operations import interpreted
-from sparsejax_kernels.pallas_versions import mosaic_gpu_interpreter
 
 __all__ = ["SIDES", "column_sums", "fits", "sampled"]
 
@@ -29,8 +29,7 @@ SHARED = 160 * 1024
 
 def fits(block: tuple[int, int], *arrays: Array) -> bool:
     """Whether these kernels run here, on such blocks and arrays of these types."""
-    hopper = getattr(jax.devices()[0], "compute_capability", None) == "9.0"
-    if not hopper and not interpreted():
+    if not pallas_versions.hopper() and not interpreted():
         return False
     half = all(array.dtype == jnp.bfloat16 for array in arrays)
     return half and all(side in SIDES for side in block)
@@ -133,7 +132,9 @@ def _launch(kernel: Any, result: Any, grid: Any, tile: Any, depth: int) -> Any:
     rows, inner, columns = tile
     lines = (plgpu.TilingTransform((8, 64)), plgpu.SwizzleTransform(128))
     wide = (plgpu.TilingTransform((8, 32)), plgpu.SwizzleTransform(128))
-    options = {"interpret": mosaic_gpu_interpreter()} if interpreted() else {}
+    options = (
+        {"interpret": pallas_versions.mosaic_gpu_interpreter()} if interpreted() else {}
+    )
     return plgpu.kernel(
         kernel,
         out_type=result,

@@ -72,7 +72,7 @@ def matmul(
     check_epilogue(bias, activation, outputs)
     rows = math.prod(x.shape[:-1])
     flat = x.reshape(rows, w.in_features)
-    name = choose(implementation, PRODUCTS)
+    name = choose(implementation, PRODUCTS, w, rows)
     if name == "reference" or rows == 0:
         y = finish(reference.forward(flat, w.values, w.indices), bias, activation)
     else:

@@ -25,6 +25,7 @@ from sparsejax_kernels.operations import finish
 from sparsejax_kernels.pallas_triton import (
     Tile,
     along,
+    cut,
     launch,
     numbers,
     power_of_two,
@@ -36,8 +37,6 @@ __all__ = ["fused", "input_gradient", "value_gradient"]
 
 ROWS = 8
 OUTPUTS = 16
-GATHERED = 4096
-"""Numbers that a program gathers at once, 32 in each of its 128 threads."""
 
 
 def fused(
@@ -55,11 +54,13 @@ def fused(
 
     @rows_first
     def run(x, values, indices, bias):
-        tile = _tile(x.shape[0], outputs, fan_in)
+        size = cut("fan_in_matmul", x, values)
+        tile = _tile(size.side, x.shape[0], outputs, fan_in)
         kernel = functools.partial(_forward, tile=tile, relu=activation == "relu")
         result = jax.ShapeDtypeStruct((x.shape[0], outputs), x.dtype)
         grid = (pl.cdiv(x.shape[0], tile[0]), pl.cdiv(outputs, tile[1]))
-        return launch(kernel, result, grid, x, values, indices, bias)
+        operands = (x, values, indices, bias)
+        return launch(kernel, result, grid, *operands, warps=size.warps)
 
     return run(x, values, indices, numbers(bias, outputs))
 
@@ -80,12 +81,13 @@ def input_gradient(
 
     @rows_first
     def run(cotangent, values, starts, outputs, positions):
-        tile = _tile(cotangent.shape[0], inputs, readers)
+        size = cut("fan_in_matmul", cotangent, values)
+        tile = _tile(size.side, cotangent.shape[0], inputs, readers)
         kernel = functools.partial(_input_gradient, tile=tile)
         result = jax.ShapeDtypeStruct((cotangent.shape[0], inputs), cotangent.dtype)
         grid = (pl.cdiv(cotangent.shape[0], tile[0]), pl.cdiv(inputs, tile[1]))
         operands = (cotangent, values, starts, outputs, positions)
-        return launch(kernel, result, grid, *operands)
+        return launch(kernel, result, grid, *operands, warps=size.warps)
 
     index = (transposed.starts, transposed.outputs, transposed.positions)
     return run(cotangent, values.reshape(-1), *index)
@@ -102,20 +104,22 @@ def value_gradient(
 
     @sequential_vmap
     def run(cotangent, x, indices):
-        tile = _tile(x.shape[0], *indices.shape)
+        size = cut("fan_in_matmul", cotangent, x)
+        tile = _tile(size.side, x.shape[0], *indices.shape)
         kernel = functools.partial(_value_gradient, tile=tile)
         result = jax.ShapeDtypeStruct(indices.shape, jnp.float32)
         grid = tuple(map(pl.cdiv, indices.shape, tile[1:]))
-        return launch(kernel, result, grid, cotangent, x, indices)
+        operands = (cotangent, x, indices)
+        return launch(kernel, result, grid, *operands, warps=size.warps)
 
     return run(cotangent, x, indices)
 
 
-def _tile(batch: int, outputs: int, fan_in: int) -> Tile:
+def _tile(gathered: int, batch: int, outputs: int, fan_in: int) -> Tile:
     """Batch rows, outputs and weights of an output that a program takes at once."""
     rows = power_of_two(batch, largest=ROWS)
     outputs = power_of_two(outputs, largest=OUTPUTS)
-    return rows, outputs, power_of_two(fan_in, largest=GATHERED // (rows * outputs))
+    return rows, outputs, power_of_two(fan_in, largest=gathered // (rows * outputs))
 
 
 def _forward(

@@ -5,5 +5,6 @@ from sparsejax_kernels.formats.fan_in import FanIn
 from sparsejax_kernels.formats.n_m import NM
 from sparsejax_kernels.formats.packed_n_m import PackedNM
 from sparsejax_kernels.formats.transposed import Transposed
+from sparsejax_kernels.formats.two_four import TwoFour
 
-__all__ = ["NM", "Block", "FanIn", "PackedNM", "Transposed"]
+__all__ = ["NM", "Block", "FanIn", "PackedNM", "Transposed", "TwoFour"]

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from sparsejax_kernels import fan_in_matmul, native
 from sparsejax_kernels.fan_in_matmul.api import product
-from sparsejax_kernels.formats import NM, PackedNM
+from sparsejax_kernels.formats import NM, PackedNM, TwoFour
 from sparsejax_kernels.formats.packed_n_m import LANES
 from sparsejax_kernels.n_m_matmul import cpu
 from sparsejax_kernels.operations import (
@@ -35,7 +35,7 @@ DENSE_SLOTS = 16
 
 def matmul(
     x: Float[Array, "*batch in"],
-    w: NM | PackedNM,
+    w: NM | PackedNM | TwoFour,
     *,
     bias: Float[Array, " out"] | None = None,
     activation: str | None = None,
@@ -43,12 +43,14 @@ def matmul(
 ) -> Float[Array, "*batch out"]:
     """``activation(x @ w + bias)``, summed in float32 and returned in the type of x.
 
-    Kernels in Pallas ("pallas_gpu", "pallas_tpu") multiply an `NM` weight as it is. A
-    packed weight (`NM.packed`) has a kernel of its own on CPUs with AVX-512, for
-    batches up to 16, or 64 where it has room for half of the weights. Otherwise the
-    weight becomes a fan-in one in each call, at a cost that grows with the kept weights
-    and not with the batch. Arguments, result and errors are those of
-    `sparsejax_kernels.fan_in_matmul.matmul`.
+    Kernels in Pallas ("pallas_gpu", "pallas_tpu") multiply an `NM` weight as it is. On
+    Hopper a `TwoFour` weight is multiplied on sparse tensor cores by "pallas_gpu", if x
+    and the weight are bfloat16; that kernel was compiled and its data checked, but it
+    never ran on a device yet. A packed weight (`NM.packed`) has a kernel of its own on
+    CPUs with AVX-512, for batches up to 16, or 64 where it has room for half of the
+    weights. Otherwise the weight becomes a fan-in one in each call, at a cost that
+    grows with the kept weights and not with the batch. Arguments, result and errors are
+    those of `sparsejax_kernels.fan_in_matmul.matmul`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -58,9 +60,10 @@ def matmul(
       >>> matmul(x, w).tolist(), matmul(x, w.packed()).tolist()
       ([7.0], [7.0])
     """
-    if isinstance(w, NM) and implementation in PLATFORMS and x.size:
-        return _by_pallas(x, w, bias, activation, choose(implementation, PRODUCTS))
-    if not (isinstance(w, PackedNM) and _has_kernel(x, w, implementation)):
+    name = choose(implementation, PRODUCTS, w, math.prod(x.shape[:-1]))
+    if isinstance(w, NM | TwoFour) and name in PLATFORMS and x.size:
+        return _by_pallas(x, w, bias, activation, name)
+    if not (isinstance(w, PackedNM) and _has_kernel(x, w, name)):
         return fan_in_matmul.matmul(
             x,
             w.to_fan_in(),
@@ -97,21 +100,27 @@ def _kernels_of(name: str, m: int) -> Kernels:
 
 
 def _by_pallas(
-    x: Array, w: NM, bias: Array | None, activation: str | None, name: str
+    x: Array, w: NM | TwoFour, bias: Array | None, activation: str | None, name: str
 ) -> Array:
     """By a kernel that reads the weight as it is."""
     check_inputs(x, w)
     check_epilogue(bias, activation, w.shape[1])
     flat = x.reshape(math.prod(x.shape[:-1]), w.in_features)
     run = cast(Callable[..., Array], product)
-    kernels = _kernels_of(name, w.m)
-    y = run(kernels, activation, flat, w.values, w.offsets, None, bias)
+    if isinstance(w, TwoFour) and name == "pallas_gpu":
+        kernels = module_of("n_m_matmul", "sparse_tensor_cores")
+        weight = (w.values, w.words, w.transposed)
+    else:
+        w = w.to_n_m() if isinstance(w, TwoFour) else w
+        kernels = _kernels_of(name, w.m)
+        weight = (w.values, w.offsets, None)
+    y = run(kernels, activation, flat, *weight, bias)
     return y.astype(x.dtype).reshape(*x.shape[:-1], w.shape[1])
 
 
-def _has_kernel(x: Array, w: PackedNM, implementation: str | None) -> bool:
+def _has_kernel(x: Array, w: PackedNM, name: str) -> bool:
     """Whether the packed kernel runs: on CPUs that can permute, for small batches."""
-    if jax.default_backend() != "cpu" or choose(implementation, PRODUCTS) != "cpu":
+    if jax.default_backend() != "cpu" or name != "cpu":
         return False
     rows = math.prod(x.shape[:-1])
     slots = w.values.shape[2]

@@ -26,9 +26,9 @@ from sparsejax_kernels.pallas_triton import (
     SMALLEST,
     Tile,
     along,
+    cut,
     dot,
     launch,
-    longest,
     numbers,
     power_of_two,
     read,
@@ -58,13 +58,24 @@ def fused(
 
     @rows_first
     def run(x, values, offsets, bias):
-        tile = _tile(longest(x, values), x.shape[0], outputs, groups)
+        size = cut("n_m_matmul", x, values)
+        tile = _tile(size.side, x.shape[0], outputs, groups)
         result = jax.ShapeDtypeStruct((x.shape[0], outputs), x.dtype)
         grid = (pl.cdiv(x.shape[0], tile[0]), pl.cdiv(outputs, tile[1]))
         relu = activation == "relu"
         kernel = functools.partial(_forward, tile=tile, relu=relu)
         planes = _planes(x, groups, m)
-        return launch(kernel, result, grid, planes, values, offsets, bias, _finite(x))
+        return launch(
+            kernel,
+            result,
+            grid,
+            planes,
+            values,
+            offsets,
+            bias,
+            _finite(x),
+            warps=size.warps,
+        )
 
     return run(x, values, offsets, numbers(bias, outputs))
 
@@ -86,12 +97,13 @@ def input_gradient(
     @rows_first
     def run(cotangent, values, offsets):
         batch = cotangent.shape[0]
-        tile = _tile(longest(cotangent, values), batch, outputs, groups)
+        size = cut("n_m_matmul", cotangent, values)
+        tile = _tile(size.side, batch, outputs, groups)
         result = jax.ShapeDtypeStruct((m, batch, groups), cotangent.dtype)
         grid = (pl.cdiv(batch, tile[0]), pl.cdiv(groups, tile[2]), m)
         kernel = functools.partial(_input_gradient, tile=tile)
         operands = (cotangent, values, offsets, _finite(cotangent))
-        planes = launch(kernel, result, grid, *operands)
+        planes = launch(kernel, result, grid, *operands, warps=size.warps)
         return planes.transpose(1, 2, 0).reshape(batch, groups * m)[:, :inputs]
 
     return run(cotangent, values, offsets)
@@ -110,11 +122,20 @@ def value_gradient(
 
     @sequential_vmap
     def run(cotangent, x, offsets):
-        tile = _tile(longest(cotangent, x), x.shape[0], outputs, groups)
+        size = cut("n_m_matmul", cotangent, x)
+        tile = _tile(size.side, x.shape[0], outputs, groups)
         result = jax.ShapeDtypeStruct(offsets.shape, jnp.float32)
         grid = (pl.cdiv(outputs, tile[1]), pl.cdiv(groups, tile[2]), m)
         kernel = functools.partial(_value_gradient, tile=tile)
-        return launch(kernel, result, grid, cotangent, _planes(x, groups, m), offsets)
+        return launch(
+            kernel,
+            result,
+            grid,
+            cotangent,
+            _planes(x, groups, m),
+            offsets,
+            warps=size.warps,
+        )
 
     return run(cotangent, x, offsets)
 
