@@ -212,11 +212,10 @@ def _read(file: pathlib.Path, changed: int, level: int | str) -> dict[str, Any] 
         stored = json.loads(file.read_text())
         if stored["machine"] != machine():
             return None
-        for name in names:
-            for most, density in stored["limits"][name]:
-                float(density), float(most or 0)
-        for side, warps in stored.get("tiles", {}).values():
-            int(side), int(warps)
+        rows = [row for name in names for row in stored["limits"][name]]
+        for first, second in (*rows, *stored.get("tiles", {}).values()):
+            if not (first is None or first > 0) or second < 0:
+                raise ValueError(f"{first}, {second} are no limits or tiles")
         return stored
     except (OSError, ValueError, KeyError, TypeError) as error:
         warnings.warn(

@@ -67,7 +67,7 @@ def random_two_four(shape: tuple[int, int]) -> TwoFour:
     offsets = np.concatenate([first, second, first, second], axis=2)
     offsets = offsets.transpose(0, 2, 1, 3).reshape(outputs, inputs // 4, 2)
     w = NM(_normal(*offsets.shape), jnp.asarray(offsets.astype(np.uint8)), inputs, 4)
-    return w.for_tensor_cores(transpose=True)
+    return w.for_tensor_cores().with_transpose()
 
 
 def random_blocks(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, PyTree
-from sparsejax_kernels import NM, Block, FanIn, PackedNM, largest_density
+from sparsejax_kernels import NM, Block, FanIn, PackedNM, TwoFour, largest_density
 
 from sparsejax.layers import leaves_with_paths
 from sparsejax.nn.layers import (
@@ -34,6 +35,7 @@ LINEAR = {
     FanIn: FanInLinear,
     NM: NMLinear,
     PackedNM: NMLinear,
+    TwoFour: NMLinear,
 }
 
 
@@ -167,7 +169,7 @@ def _is_unpadded(padding: Any) -> bool:
 
 def replacement(
     layer: Any,
-    weight: Block | FanIn | NM | PackedNM,
+    weight: Block | FanIn | NM | PackedNM | TwoFour,
     implementation: str | None = None,
 ) -> CompressedLinear:
     """The compressed twin of a layer."""
@@ -212,14 +214,15 @@ def _pattern(layer: Any, mask: Bool[Array, "..."], trainable: bool) -> Pattern |
 
 def _weight(
     layer: Any, mask: Bool[Array, "..."], trainable: bool
-) -> Block | FanIn | PackedNM:
+) -> Block | FanIn | NM | PackedNM:
     kernel = layer.kernel.get_value()
     shape = kernel.shape[-2:]
     kernel, mask = kernel.reshape(shape), mask.reshape(shape)
     form, options = _pattern(layer, mask, trainable) or (FanIn, {})
     weight = form.fromdense(kernel, mask, **options)
     if isinstance(weight, NM):
-        return weight.packed()
+        # The order in which CPUs read it; kernels for others take it as it is.
+        return weight.packed() if jax.default_backend() == "cpu" else weight
     return (
         weight.with_transpose() if trainable and isinstance(weight, FanIn) else weight
     )

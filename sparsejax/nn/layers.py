@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
-from sparsejax_kernels import NM, Block, FanIn, PackedNM, matmul
+from sparsejax_kernels import NM, Block, FanIn, PackedNM, TwoFour, matmul
 
 __all__ = [
     "BlockLinear",
@@ -52,7 +52,7 @@ class CompressedLinear(nnx.Module):
 
     def __init__(
         self,
-        weight: Block | FanIn | NM | PackedNM,
+        weight: Block | FanIn | NM | PackedNM | TwoFour,
         bias: Float[Array, " out"] | None = None,
         *,
         dtype: DTypeLike | None = None,
@@ -69,7 +69,7 @@ class CompressedLinear(nnx.Module):
         self.implementation = implementation
 
     @property
-    def weight(self) -> Block | FanIn | NM | PackedNM:
+    def weight(self) -> Block | FanIn | NM | PackedNM | TwoFour:
         """The compressed weight with its current values."""
         leaves = [self.values.get_value(), *self.indices.get_value()]
         return self.format.unflatten(leaves)

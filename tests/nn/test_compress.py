@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from sparsejax_kernels import largest_density
+from sparsejax_kernels import NM, largest_density
 
 import sparsejax as sj
 from sparsejax.models.mlp import mlp
@@ -21,6 +21,7 @@ from sparsejax.nn import (
     Indices,
     NMLinear,
 )
+from sparsejax.nn.compressing import replacement
 
 
 def sparse(model, sparsity=0.75, **options):
@@ -217,6 +218,22 @@ def test_every_format_is_saved_and_loaded(tmp_path, structure, sparsity):
     assert type(again.hidden0.weight) is type(fast.hidden0.weight)
     x = jax.random.normal(jax.random.key(0), (3, 32))
     np.testing.assert_array_equal(again(x), fast(x))
+
+
+def test_a_layer_for_tensor_cores_is_saved_and_loaded(tmp_path):
+    model, state = perceptron(
+        structure=sj.transposable(2, 4), sparsity={"hidden0/kernel": 0.5}
+    )
+    fast = nnx.clone(model)
+    kernel, mask = model.hidden0.kernel.get_value(), sj.masks(state)["hidden0"]
+    weight = NM.fromdense(kernel, mask["kernel"], n=2, m=4).for_tensor_cores()
+    fast.hidden0 = replacement(model.hidden0, weight.with_transpose())
+    sj.save(tmp_path / "model.safetensors", fast)
+    again = sj.load(tmp_path / "model.safetensors", model)
+    assert again.hidden0.weight.transposed is not None
+    x = jax.random.normal(jax.random.key(0), (3, 32))
+    np.testing.assert_array_equal(again(x), fast(x))
+    np.testing.assert_allclose(again(x), model(x), rtol=1e-5, atol=1e-5)
 
 
 def test_errors_name_what_is_wrong(tmp_path):

@@ -62,6 +62,12 @@ EXPORTS = {
         lambda w, mask: BCSR.from_bcoo(FanIn.fromdense(w, mask).to_bcoo().T),
     ),
     "2:4": (by_pattern(2, 4), lambda w, mask: NM.fromdense(w, mask, n=2, m=4)),
+    "2:4 for tensor cores, both ways": (
+        lambda: trained(sparsity=0.5, structure=sj.transposable(2, 4)),
+        lambda w, mask: (
+            NM.fromdense(w, mask, n=2, m=4).for_tensor_cores().with_transpose()
+        ),
+    ),
     "3:16 packed": (
         by_pattern(3, 16),
         lambda w, mask: NM.fromdense(w, mask, n=3, m=16).packed(),

@@ -172,28 +172,22 @@ class NM(CompressedWeight):
             outputs,
         )
 
-    def for_tensor_cores(self, *, transpose: bool = False) -> TwoFour:
+    def for_tensor_cores(self) -> TwoFour:
         """The same 2:4 weight in the layout that sparse tensor cores read.
 
         Call it once a move; values that a `TwoFour` has can be trained.
 
-        Args:
-          transpose: also makes what the gradient with respect to activations needs to
-            run on sparse tensor cores; the mask has to be transposable
-            (`sparsejax.transposable`).
-
         Raises:
-          ValueError: unless every group of four inputs keeps exactly two weights, and,
-            with ``transpose``, every input has two weights in each four outputs.
+          ValueError: unless every group of four inputs keeps exactly two weights.
 
         Example:
           >>> import jax.numpy as jnp
           >>> weights = jnp.tile(jnp.asarray([[1.0, 0.0], [0.0, 2.0]]), (2, 2))
-          >>> w = NM.fromdense(weights, weights != 0, n=2, m=4)
-          >>> w.for_tensor_cores(transpose=True).transposed.places.tolist()
-          [[0, 4], [2, 6], [1, 5], [3, 7]]
+          >>> w = NM.fromdense(weights, weights != 0, n=2, m=4).for_tensor_cores()
+          >>> w.values.tolist()
+          [[1.0, 1.0], [2.0, 2.0], [1.0, 1.0], [2.0, 2.0]]
         """
-        return for_tensor_cores(self, transpose=transpose)
+        return for_tensor_cores(self)
 
     def todense(self) -> Float[Array, "in out"]:
         """The dense weight, zeros where nothing is kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import jax
@@ -95,6 +96,25 @@ class TwoFour(CompressedWeight):
                 f"and {expected}; build it by `NM.for_tensor_cores()`"
             )
 
+    def with_transpose(self) -> TwoFour:
+        """The same weight, with what the backward pass needs; call it once a move.
+
+        Raises:
+          ValueError: unless every input has two weights in each four outputs, which
+            `sparsejax.transposable` takes care of.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> from sparsejax_kernels import NM
+          >>> weights = jnp.tile(jnp.asarray([[1.0, 0.0], [0.0, 2.0]]), (2, 2))
+          >>> w = NM.fromdense(weights, weights != 0, n=2, m=4).for_tensor_cores()
+          >>> w.with_transpose().transposed.places.tolist()
+          [[0, 4], [2, 6], [1, 5], [3, 7]]
+        """
+        places, offsets = _transposed(self.to_n_m().offsets)
+        transposed = TwoFourTransposed(places, words_of(offsets))
+        return dataclasses.replace(self, transposed=transposed)
+
     def to_n_m(self) -> NM:
         """The same weight with one offset a value."""
         from sparsejax_kernels.formats.n_m import NM
@@ -122,7 +142,7 @@ class TwoFour(CompressedWeight):
         return jnp.asarray(self.values.size, jnp.int32)
 
 
-def for_tensor_cores(w: NM, *, transpose: bool = False) -> TwoFour:
+def for_tensor_cores(w: NM) -> TwoFour:
     """See `NM.for_tensor_cores`."""
     if (w.n, w.m) != (2, 4):
         raise ValueError(
@@ -141,12 +161,8 @@ def for_tensor_cores(w: NM, *, transpose: bool = False) -> TwoFour:
             "tensor cores need two in each: train with exactly 2:4, or multiply by "
             "the NM weight as it is"
         )
-    transposed = None
-    if transpose:
-        places, offsets = _transposed(w.offsets)
-        transposed = TwoFourTransposed(places, words_of(offsets))
     values = w.values.reshape(outputs, inputs // 2)
-    return TwoFour(values, words_of(w.offsets), inputs, transposed)
+    return TwoFour(values, words_of(w.offsets), inputs)
 
 
 def words_of(
@@ -203,7 +219,7 @@ def _transposed(
         raise ValueError(
             "the mask is not transposable: not every input has exactly two weights "
             "among four consecutive outputs; train with sparsejax.transposable(2, 4), "
-            "or leave out transpose=True"
+            "or multiply without the transposed weight"
         )
     kept = jnp.argsort(grouped < 0, axis=-1, stable=True)[..., :2]
     found = jnp.take_along_axis(grouped, kept, axis=-1)

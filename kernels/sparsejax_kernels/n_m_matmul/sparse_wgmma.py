@@ -94,7 +94,7 @@ def _instructions(total: list[Any], operands: list[Any], columns: int) -> list[A
     constraints = ["=f"] * count + [str(index) for index in range(count)]
     constraints += ["l", "l", "r"] * INSTRUCTIONS
     one = total[0].type
-    struct = llvm.inline_asm(
+    struct: Any = llvm.inline_asm(
         llvm.StructType.get_literal([one] * count),
         [*total, *operands],
         " ".join(lines),
