@@ -4,24 +4,18 @@ A tfds builder of our own stores them as tfds stores every dataset; preparing it
 a second and needs no download.
 """
 
-import contextlib
-import errno
-import io
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import sklearn.datasets
 import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 
 from sparsejax.building import ConfigError
-from sparsejax.data import pipeline
+from sparsejax.data import embedded, pipeline
 
 _TEST_EVERY = 5
 _PIXEL_SCALE = 15
@@ -62,23 +56,34 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
         del dl_manager
-        _, labels = sklearn.datasets.load_digits(return_X_y=True)
-        order = np.argsort(labels, kind="stable")
-        is_test = np.arange(len(order)) % _TEST_EVERY == 0
-        return {
-            "train": self._generate_examples(np.sort(order[~is_test])),
-            "test": self._generate_examples(np.sort(order[is_test])),
-        }
+        return {split: self._generate_examples(split) for split in ("train", "test")}
 
-    def _generate_examples(
-        self, indices: np.ndarray
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
-        images = (pixels * _PIXEL_SCALE).astype(np.uint8).reshape(-1, 8, 8)
-        for index in indices.tolist():
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, pixels, label in stored_digits(split):
             # A PIL image is encoded without TensorFlow, an array is not.
-            image = PIL.Image.fromarray(images[index])
-            yield index, {"image": image, "label": int(labels[index])}
+            yield index, {"image": PIL.Image.fromarray(pixels), "label": label}
+
+
+def stored_digits(split: str) -> list[tuple[int, UInt8[np.ndarray, "8 8"], int]]:
+    """The digits of a split: their indices in scikit-learn, their pixels and labels.
+
+    Args:
+      split: ``"train"`` or ``"test"``.
+
+    Returns:
+      The digits in scikit-learn's order.
+
+    Example:
+      >>> index, pixels, label = stored_digits("test")[0]
+      >>> index, pixels.shape, label
+      (0, (8, 8), 0)
+    """
+    pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
+    images = (pixels * _PIXEL_SCALE).astype(np.uint8).reshape(-1, 8, 8)
+    order = np.argsort(labels, kind="stable")
+    is_test = np.arange(len(order)) % _TEST_EVERY == 0
+    chosen = np.sort(order[is_test == (split == "test")])
+    return [(index, images[index], int(labels[index])) for index in chosen.tolist()]
 
 
 def digits(*, data_dir: str | None = None, shift: int = 0) -> pipeline.Dataset:
@@ -108,7 +113,7 @@ def digits(*, data_dir: str | None = None, shift: int = 0) -> pipeline.Dataset:
     """
     if not 0 <= shift < 8:
         raise ConfigError(f"config.data.shift = {shift} is not in [0, 8); use 0 or 1.")
-    builder = tfds.builder_from_directory(_prepared(pipeline.data_directory(data_dir)))
+    builder = embedded.prepared(Digits, data_dir)
     return pipeline.Dataset(
         train=_decoded(builder, "train"),
         evaluation=_decoded(builder, "test"),
@@ -145,54 +150,3 @@ def _train_example(
         padded = np.pad(image, ((shift, shift), (shift, shift), (0, 0)))
         image = padded[down : down + 8, right : right + 8]
     return _evaluation_example({"image": image, "label": example["label"]})
-
-
-def _prepared(data_dir: str | None) -> Path:
-    """Prepares the dataset unless it is there; returns the directory that holds it."""
-    builder = _builder(data_dir)
-    target = Path(builder.data_dir)
-    if _is_complete(target):
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".preparing-", dir=target.parent))
-    except OSError as error:
-        raise ConfigError(
-            f"config.data.data_dir: cannot write to {target.parent} "
-            f"({error.strerror}); set config.data.data_dir or TFDS_DATA_DIR to a "
-            "writable directory."
-        ) from error
-    try:
-        own = _builder(scratch)
-        # It prints bars and lines about a download, for what takes a second.
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            own.download_and_prepare()
-        _publish(Path(own.data_dir), target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return target
-
-
-def _builder(data_dir: str | os.PathLike[str] | None) -> Digits:
-    return Digits(data_dir=data_dir, file_format="array_record")
-
-
-def _is_complete(directory: Path) -> bool:
-    # Directories appear here by one rename, complete; only something else can have
-    # left one without its last-written file.
-    return (directory / "dataset_info.json").is_file()
-
-
-def _publish(prepared: Path, target: Path) -> None:
-    """Renames the prepared directory into place, unless another process was first."""
-    try:
-        prepared.rename(target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        if not _is_complete(target):
-            shutil.rmtree(target)
-            prepared.rename(target)

@@ -9,6 +9,7 @@ import sklearn.datasets
 
 from sparsejax.building import ConfigError
 from sparsejax.data import digits as digits_module
+from sparsejax.data import embedded
 from sparsejax.data.digits import digits
 from sparsejax.data.pipeline import train_iterator
 
@@ -138,15 +139,15 @@ def test_two_processes_at_once(tmp_path):
 
 
 def test_loser_of_a_race_uses_the_winners_copy(tmp_path, monkeypatch):
-    publish = digits_module._publish
+    publish = embedded._publish
 
     def publish_second(prepared, target):
-        monkeypatch.setattr(digits_module, "_publish", publish)
+        monkeypatch.setattr(embedded, "_publish", publish)
         digits(data_dir=str(tmp_path))
         (target / "winner").touch()
         publish(prepared, target)
 
-    monkeypatch.setattr(digits_module, "_publish", publish_second)
+    monkeypatch.setattr(embedded, "_publish", publish_second)
     assert len(digits(data_dir=str(tmp_path)).train) == 1437
     assert (tmp_path / "digits" / "1.0.0" / "winner").exists()
     assert prepared_files(tmp_path) == ["1.0.0"]
@@ -155,11 +156,12 @@ def test_loser_of_a_race_uses_the_winners_copy(tmp_path, monkeypatch):
 def test_killed_half_way_starts_over(tmp_path):
     script = textwrap.dedent(f"""
         import os, signal
-        from sparsejax.data import digits as module
+        from sparsejax.data import embedded
+        from sparsejax.data.digits import digits
         def kill(*_):
             os.kill(os.getpid(), signal.SIGKILL)
-        module._publish = kill
-        module.digits(data_dir={str(tmp_path)!r})
+        embedded._publish = kill
+        digits(data_dir={str(tmp_path)!r})
     """)
     killed = subprocess.run([sys.executable, "-c", script], check=False)
     assert killed.returncode == -9
