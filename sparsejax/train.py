@@ -290,13 +290,9 @@ def _iterator(task: Task, config: Any) -> Any:
 def _evaluate(
     evaluation_step: Any, state: TrainState, task: Task, batch_size: int, split: Any
 ) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    for batch in evaluation_batches(task.dataset, batch_size=batch_size):
-        for name, value in evaluation_step(state, jax.device_put(batch, split)).items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-    count = sums.pop("count")
-    names = {"correct": "accuracy"}
-    return {names.get(name, name): value / count for name, value in sums.items()}
+    batches = evaluation_batches(task.dataset, batch_size=batch_size)
+    outputs = (evaluation_step(state, jax.device_put(b, split)) for b in batches)
+    return task.gather(jax.device_get(output) for output in outputs)
 
 
 def _write_topology(metrics: MetricsWriter, step: int, state: TrainState) -> None:

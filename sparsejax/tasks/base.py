@@ -1,8 +1,9 @@
 """What every task consists of: a state, and pure functions of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
@@ -29,6 +30,28 @@ class TrainState(NamedTuple):
     key: Key[Array, ""]
 
 
+def mean_over_examples(outputs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The metrics of an evaluation whose batches are sums over their examples.
+
+    Args:
+      outputs: What the evaluation step returned for each batch: sums, and ``count``.
+
+    Returns:
+      Each sum over ``count``; ``correct`` becomes ``accuracy``.
+
+    Example:
+      >>> mean_over_examples([{"loss": 3.0, "count": 2}, {"loss": 1.0, "count": 2}])
+      {'loss': 1.0}
+    """
+    sums: dict[str, float] = {}
+    for output in outputs:
+        for name, value in output.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    count = sums.pop("count")
+    names = {"correct": "accuracy"}
+    return {names.get(name, name): value / count for name, value in sums.items()}
+
+
 class Task(NamedTuple):
     """A problem to train on; its functions are pure and can be jitted and vmapped.
 
@@ -37,15 +60,23 @@ class Task(NamedTuple):
       initialise: Maps a key to the state before the first step, already sparse.
       train_step: Maps a state and a batch to the next state and scalar metrics, among
         them ``loss``.
-      evaluation_step: Maps a state and an evaluation batch to sums over its examples:
-        ``loss``, ``correct`` and ``count``.
+      evaluation_step: Maps a state and an evaluation batch to what ``gather`` needs of
+        it.
       forward: Maps parameters, model state and inputs to the outputs in inference.
       example_input: Inputs of one example, with the batch axis.
+      gather: Makes the metrics of what the evaluation step returned for each batch. By
+        default that is sums over its examples: ``loss``, ``correct`` and ``count``.
+      samples: Maps a state to arrays that the report shows, such as predictions for a
+        few examples; ``kind`` among them says of what kind. Not to be jitted.
     """
 
     dataset: Dataset
     initialise: Callable[[Key[Array, ""]], TrainState]
     train_step: Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]
-    evaluation_step: Callable[[TrainState, Mapping[str, Any]], Metrics]
+    evaluation_step: Callable[[TrainState, Mapping[str, Any]], Mapping[str, Any]]
     forward: Callable[[PyTree, PyTree, Array], Array]
     example_input: Array
+    gather: Callable[[Iterable[Mapping[str, Any]]], dict[str, float]] = (
+        mean_over_examples
+    )
+    samples: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None

@@ -6,26 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 import sparsejax as sj
-from sparsejax import initialization
-from sparsejax.building import ConfigError, build
-from sparsejax.data.pipeline import check_batch_size
-from sparsejax.state import MaskedState
-from sparsejax.tasks import optimization
+from sparsejax.building import ConfigError
+from sparsejax.tasks import optimization, sparse_network
 from sparsejax.tasks.base import Metrics, Task, TrainState
-
-_NESTED = {
-    "distribution": "sparsejax.distributions",
-    "drop_fraction": "sparsejax.schedules",
-    "schedule": "sparsejax.schedules",
-    "structure": "sparsejax.structures",
-}
-# Fields of config.data that describe batches, not the dataset.
-_BATCH_FIELDS = ("batch_size", "worker_count")
-_INITIALISATIONS = ("dense", "fan_in_corrected", "gradient_flow", "srigl_gradient_flow")
 
 
 def classify(config: Mapping[str, Any]) -> Task:
@@ -75,77 +61,15 @@ def classify(config: Mapping[str, Any]) -> Task:
         raise ConfigError(
             f"config.scoring_temperature = {temperature} is not positive; use 1 or 200."
         )
-    initialise_weights = config.get("initialization", "dense")
-    if initialise_weights not in _INITIALISATIONS:
-        raise ConfigError(
-            f"config.initialization = {initialise_weights!r}: use one of "
-            f"{', '.join(map(repr, _INITIALISATIONS))}."
-        )
-    fields = dict(config["data"])
-    spec = {k: v for k, v in fields.items() if k not in _BATCH_FIELDS}
-    dataset = build("data", spec, "sparsejax.data")
-    check_batch_size(dataset, fields["batch_size"])
+    dataset = sparse_network.dataset(config)
     learning_rate = optimization.learning_rate_schedule(config)
     inner = optimization.optimizer(config, learning_rate)
 
-    def make_model(key: Key[Array, ""]) -> nnx.Module:
-        return build(
-            "model",
-            config["model"],
-            "sparsejax.models",
-            dataset.image_shape,
-            dataset.number_of_classes,
-            rngs=nnx.Rngs(key),
-        )
-
-    graph, _, no_state = _split(nnx.eval_shape(lambda: make_model(jax.random.key(0))))
-
-    def forward(
-        params: PyTree, model_state: PyTree, inputs: Float[Array, "batch ..."]
-    ) -> Float[Array, "batch classes"]:
-        return nnx.merge(graph, params, model_state)(inputs, train=False)
-
-    def make_transformation(
-        seed: Any, model_state: PyTree, **offered: Any
-    ) -> optax.GradientTransformationExtraArgs:
-        image = jnp.ones((1, *dataset.image_shape), jnp.float32)
-        return build(
-            "method",
-            config["method"],
-            "sparsejax.methods",
-            inner,
-            nested=_NESTED,
-            seed=seed,
-            network=lambda params: forward(params, model_state, image),
-            **offered,
-        )
-
-    # After the initialisation a method draws from the key in its state, not from its
-    # seed, and looks at no network, so that one transformation updates the states of
-    # all keys.
-    transformation = make_transformation(0, no_state)
-
-    def initialise(key: Key[Array, ""]) -> TrainState:
-        model_key, mask_key, weight_key, state_key = jax.random.split(key, 4)
-        _, params, model_state = _split(make_model(model_key))
-        optimizer_state = make_transformation(mask_key, model_state).init(params)
-        if initialise_weights != "dense":
-            masks = sj.masks(optimizer_state)
-            params = _initialised(initialise_weights, params, masks, weight_key)
-            # Some optimizers keep a copy of the parameters: theirs, too, are these. The
-            # masks stay, even where they would follow from the weights.
-            keeps = isinstance(optimizer_state, MaskedState)
-            given = {"initial_masks": masks} if keeps else {}
-            again = make_transformation(mask_key, model_state, **given)
-            optimizer_state = again.init(params)
-        params = sj.sparsify(params, optimizer_state)
-        step = jnp.zeros((), jnp.int32)
-        return TrainState(step, params, model_state, optimizer_state, state_key)
+    network = sparse_network.build_network(config, dataset, inner=inner)
 
     def loss_and_outputs(params, model_state, batch, temperature=1.0):
-        model = nnx.merge(graph, params, model_state)
-        logits = model(batch["image"], train=True) / temperature
-        _, _, model_state = _split(model)
+        logits, model_state = network.train_forward(params, model_state, batch["image"])
+        logits = logits / temperature
         loss = cross_entropy(logits, batch["label"], smoothing=smoothing).mean()
         return loss, (logits, model_state)
 
@@ -161,7 +85,7 @@ def classify(config: Mapping[str, Any]) -> Task:
             differentiate = jax.grad(loss_and_outputs, has_aux=True)
             return differentiate(params, state.model_state, batch, temperature)[0]
 
-        updates, optimizer_state = transformation.update(
+        updates, optimizer_state = network.update(
             gradients, state.optimizer_state, state.params, grad_fn=gradients_at
         )
         params = optax.apply_updates(state.params, updates)
@@ -178,7 +102,7 @@ def classify(config: Mapping[str, Any]) -> Task:
 
     def evaluation_step(state: TrainState, batch: Mapping[str, Array]) -> Metrics:
         params = sj.evaluation_params(state.params, state.optimizer_state)
-        logits = forward(params, state.model_state, batch["image"])
+        logits = network.forward(params, state.model_state, batch["image"])
         labels, weight = batch["label"], batch["weight"]
         return {
             "loss": (weight * cross_entropy(logits, labels)).sum(),
@@ -188,7 +112,12 @@ def classify(config: Mapping[str, Any]) -> Task:
 
     example_input = jnp.zeros((1, *dataset.image_shape), jnp.float32)
     return Task(
-        dataset, initialise, train_step, evaluation_step, forward, example_input
+        dataset,
+        network.initialise,
+        train_step,
+        evaluation_step,
+        network.forward,
+        example_input,
     )
 
 
@@ -222,15 +151,3 @@ def _is_correct(
     logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
 ) -> Float[Array, " batch"]:
     return (logits.argmax(axis=-1) == labels).astype(jnp.float32)
-
-
-def _split(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree, PyTree]:
-    """Splits a module into its structure, its parameters and its other arrays."""
-    graph, params, others = nnx.split(model, nnx.Param, ...)
-    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(others)
-
-
-def _initialised(name: str, params: PyTree, masks: PyTree, key: Array) -> PyTree:
-    if name == "fan_in_corrected":
-        return initialization.fan_in_corrected(params, masks)
-    return getattr(initialization, name)(params, masks, key=key)

@@ -1,0 +1,171 @@
+"""The network that a config describes, initialised sparse, and its updates."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Key, PyTree
+
+import sparsejax as sj
+from sparsejax import initialization
+from sparsejax.building import ConfigError, build
+from sparsejax.data.pipeline import Dataset, check_batch_size
+from sparsejax.state import MaskedState
+from sparsejax.tasks.base import TrainState
+
+_NESTED = {
+    "distribution": "sparsejax.distributions",
+    "drop_fraction": "sparsejax.schedules",
+    "schedule": "sparsejax.schedules",
+    "structure": "sparsejax.structures",
+}
+# Fields of config.data that describe batches, not the dataset.
+_BATCH_FIELDS = ("batch_size", "worker_count")
+_INITIALISATIONS = ("dense", "fan_in_corrected", "gradient_flow", "srigl_gradient_flow")
+
+
+class SparseNetwork(NamedTuple):
+    """A network as pure functions; parameters and other arrays are plain trees.
+
+    Attributes:
+      module: The network with shapes in place of arrays.
+      initialise: Maps a key to the state before the first step, already sparse.
+      forward: Maps parameters, model state and inputs to the outputs in inference.
+      train_forward: The same in training; returns outputs and the new model state.
+      update: The sparse method's update of an optimizer state.
+    """
+
+    module: Any
+    initialise: Callable[[Key[Array, ""]], TrainState]
+    forward: Callable[[PyTree, PyTree, Array], Array]
+    train_forward: Callable[[PyTree, PyTree, Array], tuple[Array, PyTree]]
+    update: optax.TransformUpdateExtraArgsFn
+
+
+def dataset(config: Mapping[str, Any]) -> Dataset:
+    """Builds ``config.data``.
+
+    Args:
+      config: The config; ``data`` has a file's name and arguments, ``batch_size`` and
+        ``worker_count``.
+
+    Returns:
+      The dataset.
+
+    Raises:
+      ConfigError: For an unknown name or argument, or a batch that is too large.
+    """
+    fields = dict(config["data"])
+    spec = {k: v for k, v in fields.items() if k not in _BATCH_FIELDS}
+    found = build("data", spec, "sparsejax.data")
+    check_batch_size(found, fields["batch_size"])
+    return found
+
+
+def build_network(
+    config: Mapping[str, Any], dataset: Dataset, *, inner: optax.GradientTransformation
+) -> SparseNetwork:
+    """Builds ``config.model`` and ``config.method`` for the images of a dataset.
+
+    Unless ``method.seed`` is set, the masks are drawn from the key of the
+    initialisation. Methods that ask for it get ``network``, the initial network's
+    outputs in inference for one image of ones.
+
+    Args:
+      config: The config: ``model``, ``method`` and ``initialization``.
+      dataset: Whose images the network takes, and whose classes it tells apart.
+      inner: The optimizer.
+
+    Returns:
+      The network.
+
+    Raises:
+      ConfigError: For an unknown name or argument, or a value out of range.
+    """
+    initialise_weights = config.get("initialization", "dense")
+    if initialise_weights not in _INITIALISATIONS:
+        raise ConfigError(
+            f"config.initialization = {initialise_weights!r}: use one of "
+            f"{', '.join(map(repr, _INITIALISATIONS))}."
+        )
+
+    def make_model(key: Key[Array, ""]) -> nnx.Module:
+        return build(
+            "model",
+            config["model"],
+            "sparsejax.models",
+            dataset.image_shape,
+            dataset.number_of_classes,
+            rngs=nnx.Rngs(key),
+        )
+
+    module = nnx.eval_shape(lambda: make_model(jax.random.key(0)))
+    graph, _, no_state = _split(module)
+
+    def forward(
+        params: PyTree, model_state: PyTree, inputs: Float[Array, "batch ..."]
+    ) -> Float[Array, "batch ..."]:
+        return nnx.merge(graph, params, model_state)(inputs, train=False)
+
+    def train_forward(
+        params: PyTree, model_state: PyTree, inputs: Float[Array, "batch ..."]
+    ) -> tuple[Float[Array, "batch ..."], PyTree]:
+        model = nnx.merge(graph, params, model_state)
+        outputs = model(inputs, train=True)
+        return outputs, _split(model)[2]
+
+    def make_transformation(
+        seed: Any, model_state: PyTree, **offered: Any
+    ) -> optax.GradientTransformationExtraArgs:
+        image = jnp.ones((1, *dataset.image_shape), jnp.float32)
+        return build(
+            "method",
+            config["method"],
+            "sparsejax.methods",
+            inner,
+            nested=_NESTED,
+            seed=seed,
+            network=lambda params: forward(params, model_state, image),
+            **offered,
+        )
+
+    # After the initialisation a method draws from the key in its state, not from its
+    # seed, and looks at no network, so that one transformation updates the states of
+    # all keys.
+    transformation = make_transformation(0, no_state)
+
+    def initialise(key: Key[Array, ""]) -> TrainState:
+        model_key, mask_key, weight_key, state_key = jax.random.split(key, 4)
+        _, params, model_state = _split(make_model(model_key))
+        optimizer_state = make_transformation(mask_key, model_state).init(params)
+        if initialise_weights != "dense":
+            masks = sj.masks(optimizer_state)
+            params = _initialised(initialise_weights, params, masks, weight_key)
+            # Some optimizers keep a copy of the parameters: theirs, too, are these. The
+            # masks stay, even where they would follow from the weights.
+            keeps = isinstance(optimizer_state, MaskedState)
+            given = {"initial_masks": masks} if keeps else {}
+            again = make_transformation(mask_key, model_state, **given)
+            optimizer_state = again.init(params)
+        params = sj.sparsify(params, optimizer_state)
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step, params, model_state, optimizer_state, state_key)
+
+    return SparseNetwork(
+        module, initialise, forward, train_forward, transformation.update
+    )
+
+
+def _split(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree, PyTree]:
+    """Splits a module into its structure, its parameters and its other arrays."""
+    graph, params, others = nnx.split(model, nnx.Param, ...)
+    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(others)
+
+
+def _initialised(name: str, params: PyTree, masks: PyTree, key: Array) -> PyTree:
+    if name == "fan_in_corrected":
+        return initialization.fan_in_corrected(params, masks)
+    return getattr(initialization, name)(params, masks, key=key)
