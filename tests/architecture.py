@@ -19,6 +19,7 @@ FOLDERS = {
     "methods": 2,
     "optim": 2,
     "always_sparse": 2,
+    "detection": 2,
     "pruning": 2,
     "nn": 3,
     "models": 3,
@@ -33,7 +34,8 @@ FILES = {
         proximal reparametrizing rewinding rules runtime_checks single_shot state
         statistics views""",
     3: "extras",
-    4: "building checkpoint cost health interruption metrics progress workdir",
+    4: """average_precision building checkpoint cost health interruption metrics
+        progress workdir""",
     6: """configuration plot_style plots recipes report report_page report_style runs
         summary_file train validation""",
 }
