@@ -45,10 +45,11 @@ class Source(Protocol):
 
 
 class Dataset(NamedTuple):
-    """Where the examples of a classification problem come from, and their shapes.
+    """Where the examples of a problem come from, and their shapes.
 
     Transforms turn a stored example into ``{"image": float32 [h, w, c], "label":
-    int32}``. With worker processes they must be picklable: functions of a module, or
+    int32}``, or for detection into what :func:`sparsejax.data.objects.example` returns.
+    With worker processes they must be picklable: functions of a module, or
     ``functools.partial`` of one.
 
     Attributes:
@@ -58,6 +59,8 @@ class Dataset(NamedTuple):
       evaluation_transform: Called with an example.
       number_of_classes: Labels are 0 to this, exclusive.
       image_shape: Height, width and channels of a transformed image.
+      class_names: What the labels mean, for people; empty where they speak for
+        themselves.
     """
 
     train: Source
@@ -66,6 +69,7 @@ class Dataset(NamedTuple):
     evaluation_transform: Callable[[Example], Example]
     number_of_classes: int
     image_shape: tuple[int, int, int]
+    class_names: Sequence[str] = ()
 
 
 def train_iterator(

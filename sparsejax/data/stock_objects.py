@@ -1,0 +1,161 @@
+"""What the stock detection datasets share: photographs with boxes."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Float, UInt8
+
+from sparsejax.building import ConfigError
+from sparsejax.data import objects, pipeline
+
+# The usual statistics of ImageNet, in units of pixels.
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
+# What is seen beyond the image is of the mean's colour.
+_FILL = (124, 116, 104)
+
+
+#: Boxes of an image that there is room for.
+MAXIMUM = 100
+
+
+class Joined:
+    """Several sources, one after the other, as one.
+
+    Args:
+      sources: The sources.
+    """
+
+    def __init__(self, sources: Sequence[pipeline.Source]):
+        self._sources = sources
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sources))
+
+    def __getitem__(self, index: int) -> pipeline.Example:
+        for source in self._sources:
+            if index < len(source):
+                return source[index]
+            index -= len(source)
+        raise IndexError(index)
+
+
+def check_image_size(image_size: int) -> None:
+    """Raises unless images of this size can be detected on.
+
+    Args:
+      image_size: Height and width of the images.
+
+    Raises:
+      ConfigError: If it is less than 32.
+    """
+    if image_size < 32:
+        raise ConfigError(
+            f"config.data.image_size = {image_size} is below 32; use 320."
+        )
+
+
+def prepared(
+    name: str, data_dir: str | None, *, download: str
+) -> tfds.core.DatasetBuilder:
+    """Opens a stock dataset that has been prepared.
+
+    Args:
+      name: The dataset with its config: ``"coco/2017"``.
+      data_dir: As for :func:`sparsejax.data.pipeline.data_directory`.
+      download: Where its files come from, for the message: what the user has to do.
+
+    Returns:
+      A builder that reads it.
+
+    Raises:
+      ConfigError: If it is not there, or in a format that only TensorFlow reads.
+    """
+    root = pipeline.data_directory(data_dir) or "~/tensorflow_datasets"
+    folder = Path(os.path.expanduser(root)) / name
+    found = sorted(
+        folder.glob("*/dataset_info.json"),
+        key=lambda file: [int(part) for part in file.parent.name.split(".")],
+    )
+    if not found:
+        raise ConfigError(
+            f"config.data.name = {name.partition('/')[0]!r}: not prepared in {folder}; "
+            "set config.data.data_dir or TFDS_DATA_DIR, or prepare it: pip install "
+            f'"sparsejax[prepare]"; {download}; python -c "import tensorflow_datasets '
+            f"as tfds; tfds.builder('{name}', data_dir='{root}', "
+            "file_format='array_record').download_and_prepare()\""
+        )
+    builder = tfds.builder_from_directory(found[-1].parent)
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise ConfigError(
+            f"config.data.name = {name.partition('/')[0]!r}: prepared in "
+            f"{builder.data_dir} as {builder.info.file_format}, which only TensorFlow "
+            'reads; convert it: pip install "sparsejax[prepare]"; tfds convert_format '
+            f"--dataset_dir={builder.data_dir} --out_file_format=array_record "
+            "--out_path=..."
+        )
+    return builder
+
+
+def train_example(
+    stored: pipeline.Example,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    ignored: str,
+    trains_on_ignored: bool,
+) -> pipeline.Example:
+    """A random window of a photograph, half of the time mirrored, as SSD trains on it.
+
+    Args:
+      stored: The example as it is stored.
+      rng: Draws the window.
+      size: Height and width of the result.
+      ignored: The field of an object that says that an evaluation ignores it.
+      trains_on_ignored: Whether such objects are trained on.
+
+    Returns:
+      The example of a batch; of more boxes than there is room for, the first.
+    """
+    of_image = objects.stored_objects(stored["objects"], ignored=ignored)
+    if not trains_on_ignored:
+        of_image = of_image.only(~of_image.ignored)
+    image = pipeline.decoded(stored["image"], "RGB")
+    window = objects.random_window(of_image, rng)
+    pixels = np.asarray(objects.shown(image, window, size=size, fill=_FILL))
+    seen = objects.in_window(of_image, window)
+    if rng.random() < 0.5:
+        pixels, seen = pixels[:, ::-1], objects.mirrored(seen)
+    seen = seen.only(np.arange(len(seen.labels)) < MAXIMUM)
+    return objects.example(pixels, seen, standardise=_standardised, maximum=MAXIMUM)
+
+
+def evaluation_example(
+    stored: pipeline.Example, *, size: int, ignored: str
+) -> pipeline.Example:
+    """The whole photograph, resized to a square, with all its boxes.
+
+    Args:
+      stored: The example as it is stored.
+      size: Height and width of the result.
+      ignored: The field of an object that says that an evaluation ignores it.
+
+    Returns:
+      The example of a batch.
+
+    Raises:
+      ValueError: If there are more boxes than room for them.
+    """
+    of_image = objects.stored_objects(stored["objects"], ignored=ignored)
+    image = pipeline.decoded(stored["image"], "RGB")
+    pixels = objects.shown(image, objects.WHOLE, size=size, fill=_FILL)
+    return objects.example(
+        np.asarray(pixels), of_image, standardise=_standardised, maximum=MAXIMUM
+    )
+
+
+def _standardised(pixels: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
+    return pipeline.standardised(pixels, _MEAN, _DEVIATION)
