@@ -190,7 +190,7 @@ def run(command: configuration.Command) -> int:
             compiling = time.monotonic()
             train_step = (
                 jax.jit(_measured(task), donate_argnums=0)
-                .lower(state, jax.device_put(sample, split))
+                .lower(state, _placed(sample, split))
                 .compile()
             )
             evaluation_step = jax.jit(task.evaluation_step)
@@ -206,7 +206,7 @@ def run(command: configuration.Command) -> int:
                 _write_topology(metrics, 0, state)
             shown.stage("training")
             while step < config.steps and not asked:
-                batch = jax.device_put(next(iterator), split)
+                batch = _placed(next(iterator), split)
                 state, scalars, measured = train_step(state, batch)
                 step += 1
                 last = step == config.steps
@@ -233,7 +233,7 @@ def run(command: configuration.Command) -> int:
                     text = _text(row)
                 if evaluates:
                     _verify(step, state)
-                    row = _evaluate(evaluation_step, state, task, batch_size, split)
+                    row = _evaluate(evaluation_step, state, task, config, split)
                     seconds = time.monotonic() - began
                     metrics.write(step, "evaluation", {**row, "seconds": seconds})
                     shown.message(f"step {step}: evaluation {_text(row)}")
@@ -284,14 +284,27 @@ def _iterator(task: Task, config: Any) -> Any:
         batch_size=config.data.batch_size,
         seed=config.seed,
         worker_count=config.data.get("worker_count", 0),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
 
 
+def _placed(batch: Any, split: NamedSharding) -> Any:
+    """The batch on all devices, of which every process has read its own share."""
+    return jax.make_array_from_process_local_data(split, batch)
+
+
 def _evaluate(
-    evaluation_step: Any, state: TrainState, task: Task, batch_size: int, split: Any
+    evaluation_step: Any, state: TrainState, task: Task, config: Any, split: Any
 ) -> dict[str, float]:
-    batches = evaluation_batches(task.dataset, batch_size=batch_size)
-    outputs = (evaluation_step(state, jax.device_put(b, split)) for b in batches)
+    batches = evaluation_batches(
+        task.dataset,
+        batch_size=config.data.batch_size,
+        worker_count=config.data.get("worker_count", 0),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    outputs = (evaluation_step(state, _placed(batch, split)) for batch in batches)
     return task.gather(jax.device_get(output) for output in outputs)
 
 

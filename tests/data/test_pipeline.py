@@ -141,6 +141,42 @@ def test_evaluation_batches_may_be_larger_than_the_dataset():
     assert batch["weight"].sum() == 3
 
 
+def joined(shares):
+    """Batches put together from those of every process."""
+    return [
+        {name: np.concatenate([b[name] for b in pieces]) for name in pieces[0]}
+        for pieces in zip(*shares, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_processes_share_the_batches_of_one(count):
+    def batches(**process):
+        return take(train_iterator(make_dataset(), batch_size=6, seed=0, **process), 8)
+
+    shares = [batches(process_index=i, process_count=count) for i in range(count)]
+    assert {b["image"].shape[0] for share in shares for b in share} == {6 // count}
+    assert_same(joined(shares), batches())
+
+
+@pytest.mark.parametrize("size", [7, 12, 13])
+def test_processes_share_the_evaluation_of_one(size):
+    def batches(**process):
+        return list(evaluation_batches(make_dataset(size), batch_size=6, **process))
+
+    # With 13 examples only the first process has one of the last batch.
+    shares = [batches(process_index=i, process_count=3) for i in range(3)]
+    assert_same(joined(shares), batches())
+
+
+def test_batches_that_cannot_be_shared():
+    message = "config.data.batch_size = 5 cannot be split over 2 processes"
+    with pytest.raises(ConfigError, match=message):
+        train_iterator(make_dataset(), batch_size=5, seed=0, process_count=2)
+    with pytest.raises(ConfigError, match=message):
+        next(evaluation_batches(make_dataset(), batch_size=5, process_count=2))
+
+
 @pytest.mark.parametrize("batch_size", [24, 0, -1])
 def test_impossible_batch_sizes_name_the_field(batch_size):
     with pytest.raises(ConfigError, match=rf"config.data.batch_size = {batch_size} "):

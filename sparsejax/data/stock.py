@@ -1,0 +1,99 @@
+"""Stock datasets of tfds: opened where they were prepared, else the way to prepare."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from sparsejax.building import ConfigError
+from sparsejax.data import pipeline
+
+
+def classification(
+    name: str,
+    *,
+    data_dir: str | None,
+    evaluation_split: str,
+    train_transform: Callable[
+        [pipeline.Example, np.random.Generator], pipeline.Example
+    ],
+    evaluation_transform: Callable[[pipeline.Example], pipeline.Example],
+    image_shape: tuple[int, int, int],
+    manual: str | None = None,
+) -> pipeline.Dataset:
+    """Images with one label each, from a dataset of tfds that was prepared.
+
+    Args:
+      name: The dataset's name in tfds, with ``/CONFIG`` if it has several.
+      data_dir: Where tfds keeps its datasets; by default ``$TFDS_DATA_DIR``, or else
+        ``~/tensorflow_datasets``.
+      evaluation_split: The split that accuracy is measured on; ``"train"`` is trained
+        on.
+      train_transform: As in :class:`sparsejax.data.pipeline.Dataset`, of examples with
+        ``image``, the bytes of a file, and ``label``.
+      evaluation_transform: The same in evaluation.
+      image_shape: Height, width and channels of a transformed image.
+      manual: For a dataset that cannot be downloaded freely: what to download.
+
+    Returns:
+      The dataset; images stay encoded until they are transformed.
+
+    Raises:
+      ConfigError: As for :func:`prepared`.
+    """
+    builder = prepared(name, data_dir=data_dir, manual=manual)
+    features: Any = builder.info.features
+    return pipeline.Dataset(
+        train=pipeline.encoded_examples(builder, "train"),
+        evaluation=pipeline.encoded_examples(builder, evaluation_split),
+        train_transform=train_transform,
+        evaluation_transform=evaluation_transform,
+        number_of_classes=features["label"].num_classes,
+        image_shape=image_shape,
+    )
+
+
+def prepared(
+    name: str, *, data_dir: str | None = None, manual: str | None = None
+) -> tfds.core.DatasetBuilder:
+    """Opens a dataset of tfds that was prepared in the array_record format.
+
+    Args:
+      name: As for :func:`classification`.
+      data_dir: As for :func:`classification`.
+      manual: As for :func:`classification`.
+
+    Returns:
+      The builder.
+
+    Raises:
+      ConfigError: If no prepared copy is found, or it is in a format that only
+        TensorFlow reads; the message says where it looked, and how to prepare one.
+
+    Example:
+      >>> prepared("mnist", data_dir="/nowhere")  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      ...
+      sparsejax.building.ConfigError: config.data.name = 'mnist': not prepared in ...
+    """
+    builder = tfds.builder(name, data_dir=pipeline.data_directory(data_dir))
+    looked_in = str(builder.data_dir)
+    field = f"config.data.name = {builder.name!r}"
+    if not builder.info.splits:
+        root = looked_in.split(f"/{builder.name}/")[0]
+        first = f"{manual} into {root}/downloads/manual; " if manual else ""
+        raise ConfigError(
+            f"{field}: not prepared in {looked_in}; set config.data.data_dir or "
+            f"TFDS_DATA_DIR, or prepare it: {first}"
+            'pip install "sparsejax[prepare]"; '
+            f"python scripts/prepare_data.py {name} --data_dir={root}"
+        )
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise ConfigError(
+            f"{field}: prepared in {looked_in} as {builder.info.file_format}, which "
+            'only TensorFlow reads; convert it: pip install "sparsejax[prepare]"; '
+            f"tfds convert_format --dataset_dir={looked_in} "
+            "--out_file_format=array_record --out_path=..."
+        )
+    return builder
