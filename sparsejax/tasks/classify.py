@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 import sparsejax as sj
 from sparsejax.building import ConfigError
-from sparsejax.tasks import optimization, sparse_network
+from sparsejax.tasks import mixing, optimization, sparse_network
 from sparsejax.tasks.base import Metrics, Task, TrainState
 
 
@@ -32,6 +32,9 @@ def classify(config: Mapping[str, Any]) -> Task:
     - ``scoring_temperature``: divides the logits in ``grad_fn``; default 1. GraSP's
       authors use 200.
     - ``label_smoothing``: in [0, 1); default 0.
+    - ``mixup``, ``cutmix``: alpha of :func:`sparsejax.tasks.mixing.mixed`, for training
+      batches; default 0, off. What a batch is mixed by follows from the state's key and
+      step, so that a run that was interrupted goes on as it would have.
     - ``initialization``: ``"dense"`` (default) keeps the model's initial values,
       ``"fan_in_corrected"`` rescales them to the inputs that each neuron has;
       ``"gradient_flow"`` and ``"srigl_gradient_flow"`` draw new ones
@@ -41,8 +44,9 @@ def classify(config: Mapping[str, Any]) -> Task:
       config: The config, a ConfigDict or a mapping of the same shape.
 
     Returns:
-      The task; training metrics are ``loss``, ``accuracy``, ``gradient_norm`` (of the
-      raw, dense gradient) and ``learning_rate``.
+      The task; training metrics are ``loss``, ``accuracy`` (in a mixed batch an answer
+      counts as much as its class was mixed in), ``gradient_norm`` (of the raw, dense
+      gradient) and ``learning_rate``.
 
     Raises:
       ConfigError: For an unknown name or argument, or a value out of range.
@@ -56,6 +60,7 @@ def classify(config: Mapping[str, Any]) -> Task:
         raise ConfigError(
             f"config.label_smoothing = {smoothing} is not in [0, 1); use 0 or 0.1."
         )
+    strengths = mixing.strengths(config)
     temperature = config.get("scoring_temperature", 1.0)
     if not temperature > 0:
         raise ConfigError(
@@ -70,12 +75,19 @@ def classify(config: Mapping[str, Any]) -> Task:
     def loss_and_outputs(params, model_state, batch, temperature=1.0):
         logits, model_state = network.train_forward(params, model_state, batch["image"])
         logits = logits / temperature
-        loss = cross_entropy(logits, batch["label"], smoothing=smoothing).mean()
+        smooth = optax.smooth_labels(batch["target"], smoothing)
+        loss = optax.softmax_cross_entropy(logits, smooth).mean()
         return loss, (logits, model_state)
 
     def train_step(
         state: TrainState, batch: Mapping[str, Array]
     ) -> tuple[TrainState, Metrics]:
+        images, labels = batch["image"], batch["label"]
+        targets = jax.nn.one_hot(labels, dataset.number_of_classes)
+        if any(strengths.values()):
+            key = jax.random.fold_in(state.key, state.step)
+            images, targets = mixing.mixed(key, images, targets, **strengths)
+        batch = {"image": images, "target": targets}
         differentiate = jax.value_and_grad(loss_and_outputs, has_aux=True)
         (loss, (logits, model_state)), gradients = differentiate(
             state.params, state.model_state, batch
@@ -91,7 +103,7 @@ def classify(config: Mapping[str, Any]) -> Task:
         params = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": loss,
-            "accuracy": _is_correct(logits, batch["label"]).mean(),
+            "accuracy": _share_correct(logits, targets).mean(),
             "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
         }
@@ -145,6 +157,13 @@ def cross_entropy(
     """
     targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+
+
+def _share_correct(
+    logits: Float[Array, "batch classes"], targets: Float[Array, "batch classes"]
+) -> Float[Array, " batch"]:
+    answers = logits.argmax(axis=-1, keepdims=True)
+    return jnp.take_along_axis(targets, answers, axis=-1)[:, 0]
 
 
 def _is_correct(
