@@ -52,7 +52,10 @@ def replaced(document: str, marker: str, text: str) -> str:
 def row(name: str) -> str:
     card = module(name).CARD
     needs = [f"`{need}=` in `update`" for need in card.needs]
-    needs += ["the dense gradient at a move"] if card.dense_gradient else []
+    if card.dense_gradient is True:
+        needs.append("the dense gradient at a move")
+    elif card.dense_gradient and not card.asks:
+        needs.append(f"the dense gradient at {card.dense_gradient}")
     needs += [card.asks] if card.asks else []
     cells = (
         f"[`sj.{name}`](#{name})",

@@ -23,6 +23,7 @@ import pkgutil
 from sparsejax import methods as _methods
 from sparsejax import optim, pruning
 from sparsejax.applying import apply_masks, evaluation_params, sparsify, verify
+from sparsejax.cost import cost
 from sparsejax.distributions import er, erk, per_path, uniform
 from sparsejax.initialization import (
     fan_in_corrected,
@@ -75,6 +76,7 @@ __all__ = [
     "by_name",
     "constant",
     "cosine",
+    "cost",
     "counts",
     "cubic",
     "densify",

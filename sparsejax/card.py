@@ -20,8 +20,8 @@ class Card(NamedTuple):
       memory: what it keeps beside the wrapped optimizer's state.
       needs: keyword arguments of ``update`` that it cannot do without.
       asks: in words, what else it needs (a network at construction, dense training).
-      dense_gradient: whether topology moves read the gradient at the zeros, which the
-        cost of training accounts for.
+      dense_gradient: whether topology moves read the gradient at the zeros, or "every
+        step" does, which the cost of training accounts for.
       structures: which structures make sense with it.
     """
 
@@ -31,5 +31,5 @@ class Card(NamedTuple):
     memory: str = "masks"
     needs: tuple[str, ...] = ()
     asks: str = ""
-    dense_gradient: bool = False
+    dense_gradient: Literal[False, True, "every step"] = False
     structures: str = "any"

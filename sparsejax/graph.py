@@ -81,12 +81,27 @@ def uses(function: Callable, params: PyTree, *inputs: Any) -> tuple[Use, ...]:
       >>> use.path, use.macs, use.weights_per_output
       ('kernel', 24, 3)
     """
-    closed = jax.make_jaxpr(function)(params, *inputs)
+    return uses_in(jax.make_jaxpr(function)(params, *inputs), params)
+
+
+def uses_in(program: ClosedJaxpr, params: PyTree) -> tuple[Use, ...]:
+    """`uses` of a function that is traced already.
+
+    Args:
+      program: the function's jaxpr; its first inputs are the leaves of `params`.
+      params: pytree of arrays or `jax.ShapeDtypeStruct`.
+
+    Returns:
+      One `Use` per product, in order of execution.
+
+    Raises:
+      ValueError: as `uses`.
+    """
     sizes = {path: math.prod(leaf.shape) for path, leaf in leaves_with_paths(params)}
     flows = [_Flow(frozenset([path]), False, False, sizes[path]) for path in sizes]
-    flows += [_input(variable) for variable in closed.jaxpr.invars[len(sizes) :]]
+    flows += [_input(variable) for variable in program.jaxpr.invars[len(sizes) :]]
     walk = _Walk(sizes)
-    walk.jaxpr(closed, flows)
+    walk.jaxpr(program, flows)
     return tuple(walk.uses)
 
 

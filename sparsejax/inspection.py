@@ -83,7 +83,7 @@ def summary(params: PyTree, state: optax.OptState) -> str:
 
     The last column counts the floating-point operations of one use of the weights, two
     per active weight (a multiplication and an addition); a convolution uses its kernel
-    once per output pixel. `sparsejax.cost.cost` counts whole networks.
+    once per output pixel. `sparsejax.cost` counts whole networks.
 
     Args:
       params: the parameters.

@@ -5,16 +5,15 @@ import os
 import pathlib
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 import sparsejax as sj
-from sparsejax.building import resolve
 from sparsejax.configuration import Command
 from sparsejax.cost import cost
+from sparsejax.expected_cost import dense_gradient_every
 from sparsejax.layers import leaves_with_paths
 from sparsejax.metrics import MetricsWriter
 from sparsejax.tasks.base import Task, TrainState
@@ -52,7 +51,7 @@ def collect(
         counts,
         task.example_input,
         examples=task.example_input.shape[0],
-        dense_gradient_every=_dense_gradient_every(config.method),
+        dense_gradient_every=dense_gradient_every(config.method),
         mean_progress=_mean_progress(metrics, int(state.step)),
     )
     structure = _field(config.method, "structure", "unstructured")
@@ -156,18 +155,6 @@ def _values(row: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _field(spec: Any, field: str, default: Any) -> Any:
     return default if isinstance(spec, str) else spec.get(field, default) or default
-
-
-def _dense_gradient_every(method: Any) -> int | None:
-    """How often the method needs the gradient of the weights that are zero.
-
-    The card in a method's file says whether its moves do.
-    """
-    name = _field(method, "name", method)
-    function = resolve("method", name, "sparsejax.methods")
-    module = sys.modules[function.__module__]
-    needs = getattr(getattr(module, "CARD", None), "dense_gradient", False)
-    return _field(method, "every", 100) if needs else None
 
 
 def _mean_progress(metrics: MetricsWriter, steps: int) -> float:

@@ -21,6 +21,7 @@ FOLDERS = {
     "always_sparse": 2,
     "detection": 2,
     "pruning": 2,
+    "cost": 2,
     "nn": 3,
     "models": 3,
     "data": 4,
@@ -34,10 +35,10 @@ FILES = {
         proximal reparametrizing rewinding rules runtime_checks single_shot state
         statistics views""",
     3: "extras",
-    4: """average_precision building checkpoint cost health interruption metrics
-        progress workdir""",
-    6: """configuration plot_style plots recipes report report_page report_style runs
-        summary_file train validation""",
+    4: """average_precision building checkpoint health interruption metrics progress
+        workdir""",
+    6: """configuration cost/__main__ cost_table expected_cost plot_style plots recipes
+        report report_page report_style runs summary_file train validation""",
 }
 
 MAY_IMPORT = {
@@ -67,6 +68,8 @@ def layers() -> dict[str, int]:
     for file in sorted(PACKAGE.rglob("*.py")):
         folder, *rest = file.relative_to(PACKAGE).parts
         where, key = (FOLDERS, folder) if rest else (files, file.stem)
+        if f"{folder}/{file.stem}" in files:
+            where, key = files, f"{folder}/{file.stem}"
         if key not in where:
             raise LookupError(f"{file} has no layer: add {key!r} to {__file__}")
         found[module_name(file)] = where[key]

@@ -26,7 +26,7 @@ CARD = Card(
     "it; or, with `sparsity`, pruned weights shall return early and settle late",
     memory="masks, dense float32 weights, thresholds",
     asks="a dense gradient at every step",
-    dense_gradient=True,
+    dense_gradient="every step",
     structures="none; with `sparsity` any",
 )
 

@@ -27,7 +27,7 @@ CARD = Card(
     "dense weights, where `sr_ste` jumps",
     memory="masks, dense float32 weights",
     asks="a dense gradient at every step",
-    dense_gradient=True,
+    dense_gradient="every step",
     structures="its own: N:M",
 )
 

@@ -27,7 +27,7 @@ CARD = Card(
     choose="single gradients are too noisy to grow by, and layers should find their "
     "own densities",
     memory="masks and a dense momentum in float32",
-    dense_gradient=True,
+    dense_gradient="every step",
     structures="with `redistribute=False` any, else unstructured",
 )
 

@@ -27,7 +27,7 @@ CARD = Card(
     memory="masks, dense float32 weights",
     asks="a dense gradient at every step; some thirty passes over the weights to find "
     "each mask",
-    dense_gradient=True,
+    dense_gradient="every step",
 )
 
 

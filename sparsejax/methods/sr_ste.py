@@ -24,7 +24,7 @@ CARD = Card(
     choose="a network is to be 2:4 sparse for the hardware that multiplies it faster",
     memory="masks, dense float32 weights",
     asks="a dense gradient at every step",
-    dense_gradient=True,
+    dense_gradient="every step",
     structures="any; by default 2:4",
 )
 

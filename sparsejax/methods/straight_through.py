@@ -23,7 +23,7 @@ CARD = Card(
     "able to come back",
     memory="masks, dense float32 weights",
     asks="a dense gradient at every step",
-    dense_gradient=True,
+    dense_gradient="every step",
 )
 
 

@@ -27,7 +27,7 @@ CARD = Card(
     "shall compete by learning instead of by one gradient",
     memory="masks (two), dense float32 weights",
     asks="gradients at the weights that learn unseen",
-    dense_gradient=True,
+    dense_gradient="every step",
 )
 
 

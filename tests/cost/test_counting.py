@@ -11,6 +11,9 @@ from sparsejax.cost import cost, training_cost
 from sparsejax.distributions import erk, uniform
 from sparsejax.layers import choose_layers, flax, matmul_weights
 
+# The programs are those of users.
+pytestmark = pytest.mark.usefixtures("implicit_promotion")
+
 FIRST = "stem/conv/kernel"
 
 
@@ -84,6 +87,58 @@ def test_erk_leaves_eight_pointwise_layers_of_resnet50_dense(resnet50):
     assert densities["head/kernel"] == pytest.approx(1 - 0.8518, abs=1e-4)
 
 
+def test_erk_budgets_of_resnet50_by_hand(resnet50):
+    # Epsilon of 99.5617 at 80 %, as published: eps * sum(shape) weights a layer.
+    forward, params, inputs = resnet50
+    report = cost(forward, params, budgets(params, erk(), 0.8), *inputs)
+    sparse = [layer for layer in report.layers if layer.active < layer.weights]
+    assert len(sparse) == 46
+    for layer in sparse:
+        assert layer.active == pytest.approx(99.5617 * sum(layer.shape), rel=1e-4)
+
+
+def test_activations_of_resnet50(resnet50):
+    forward, params, inputs = resnet50
+    report = cost(forward, params, None, *inputs)
+    # The largest convolution's input and output, after the pooling of the stem:
+    # 64 and 256 channels of 56x56, and the shortcut's 256.
+    assert report.activation_bytes.peak == 56 * 56 * (64 + 256 + 256) * 4
+
+
+def test_mobilenet_v1_comes_out_of_the_same_code():
+    nnx = pytest.importorskip("flax.nnx")
+    from sparsejax.models.mobilenet_v1 import mobilenet_v1
+
+    model = nnx.eval_shape(lambda: mobilenet_v1((224, 224, 3), 1000, rngs=nnx.Rngs(0)))
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    params, rest = (nnx.to_pure_dict(tree) for tree in (params, rest))
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), "float32")
+    counts = budgets(params, uniform(dense=["stem/kernel"]), 0.9)
+
+    def forward(params, rest, images):
+        return nnx.merge(graph, params, rest)(images, False)
+
+    report = cost(forward, params, counts, rest, images)
+    # Howard et al., 2017: 569 million, and the shares of kinds of layers in table 2
+    # (which has 1.19 for 1.91, and so does not add up to 100).
+    assert round(report.dense_macs / 1e6) == 569
+    kinds = {"depthwise": 0, "pointwise": 0, "stem": 0, "head": 0}
+    for layer in report.layers:
+        kinds[next(kind for kind in kinds if kind in layer.path)] += layer.dense_macs
+    shares = [round(100 * macs / report.dense_macs, 2) for macs in kinds.values()]
+    assert shares == pytest.approx([3.06, 94.86, 1.91, 0.18], abs=0.01)
+    dense = [row.path for row in report.layers if row.active == row.weights]
+    assert len(dense) == 14
+    assert all("depthwise" in path or path == "stem/kernel" for path in dense)
+    sparse = kinds["depthwise"] + kinds["stem"]
+    sparse += (kinds["pointwise"] + kinds["head"]) / 10
+    assert report.sparse_macs == pytest.approx(sparse, rel=1e-5)
+    # Nominally 90 %, but of all weights 89 %.
+    weights = sum(row.weights for row in report.layers)
+    active = sum(row.active for row in report.layers)
+    assert 1 - active / weights == pytest.approx(0.89, abs=0.003)
+
+
 def test_examples_divide_flops_but_not_parameters():
     params = {"kernel": jnp.ones((4, 6)), "bias": jnp.ones(6)}
 
@@ -152,11 +207,13 @@ def test_bytes():
     assert stored.packed == dense + 375
     # A fan-in of 300 needs two bytes per index.
     assert stored.condensed == 100 * (4 + 2) + 20
+    # 32-bit indices, and a pointer to each of ten rows and behind the last.
+    assert stored.csr == 100 * (4 + 4) + 11 * 4 + 20
     small = {**params, "kernel": jnp.ones((256, 10))}
     x = jax.ShapeDtypeStruct((1, 256), "float32")
     assert cost(forward, small, {"kernel": 100}, x).stored_bytes.condensed == 520
     full = cost(forward, small, {"kernel": 2560}, x).stored_bytes
-    assert full.condensed == full.dense
+    assert full.condensed == full.csr == full.dense
 
 
 @pytest.mark.parametrize(("density", "ratio"), [(0.2, 0.2026), (0.1, 0.1030)])
@@ -168,6 +225,9 @@ def test_training_cost_of_rigl(density, ratio):
 
 def test_training_cost_of_other_methods():
     assert training_cost(1000, 200).ratio == pytest.approx(0.2)
+    # The weight gradient, a third of a dense step, is dense at every step.
+    every_step = training_cost(1000, 100, dense_gradient_every=0)
+    assert every_step.flops == 2 * 100 + 1000
     # Sparsity rises linearly from 0: on average half of the saving.
     assert training_cost(1000, 200, mean_progress=0.5).ratio == pytest.approx(0.6)
     assert training_cost(1000, 1000).flops == 3000
@@ -201,7 +261,7 @@ def test_as_dict_is_json():
         ({"w": np.ones((2, 2), bool)}, {}, r"shape \(2, 2\), params have \(4, 4\)"),
         (None, {"mode": "fast"}, "mode='fast'"),
         (None, {"examples": 0}, "examples=0"),
-        (None, {"dense_gradient_every": 0}, "dense_gradient_every=0"),
+        (None, {"dense_gradient_every": -1}, "dense_gradient_every=-1"),
         (None, {"mean_progress": 1.5}, r"mean_progress=1\.5"),
     ],
 )
