@@ -58,7 +58,7 @@ def build(
       ...       denominator=4)
       Fraction(3, 4)
     """
-    arguments = _plain(spec)
+    arguments = plain(spec)
     if isinstance(arguments, str):
         arguments = {"name": arguments}
     if not isinstance(arguments, dict) or not isinstance(arguments.get("name"), str):
@@ -147,6 +147,27 @@ def known(package: str) -> list[str]:
         if found is not None:
             names.add(submodule.name)
     return sorted(names)
+
+
+def plain(spec: Any) -> Any:
+    """A part of a config as a dict of dicts, whatever kind of mapping it is.
+
+    Args:
+      spec: A ConfigDict, another mapping, or a value.
+
+    Returns:
+      Dicts in place of the mappings; other values as they are.
+
+    Example:
+      >>> from ml_collections import ConfigDict
+      >>> plain({"method": ConfigDict({"name": "rigl"})})
+      {'method': {'name': 'rigl'}}
+    """
+    if hasattr(spec, "to_dict"):
+        return spec.to_dict()
+    if isinstance(spec, Mapping):
+        return {key: plain(value) for key, value in spec.items()}
+    return spec
 
 
 def located(field: str, message: str, names: Iterable[str] = ()) -> str:
@@ -276,14 +297,6 @@ def _is_own_callable(value: Any, package: str) -> bool:
         return False
     module = getattr(value, "__module__", None) or ""
     return module == package or module.startswith(f"{package}.")
-
-
-def _plain(spec: Any) -> Any:
-    if hasattr(spec, "to_dict"):
-        return spec.to_dict()
-    if isinstance(spec, Mapping):
-        return {key: _plain(value) for key, value in spec.items()}
-    return spec
 
 
 def _suggestion(name: str, names: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import sparsejax as sj
-from sparsejax.building import ConfigError, build, resolve
+from sparsejax.building import ConfigError, build, plain, resolve
 from sparsejax.card import Card
 from sparsejax.cost import Cost
 from sparsejax.distributions import erk
@@ -65,6 +65,7 @@ def expected_cost(config: Mapping[str, Any], *, mode: str = "exact") -> Expected
       >>> expected_cost(load("rigl_resnet50:imagenet")).cost.dense_flops
       8178368512
     """
+    config = plain(config)
     task: Task = build("task", config["task"], "sparsejax.tasks", _unopened(config))
     state = abstract_state(task.initialise, jax.random.key(0), config)
     counts, remarks = _counts(config["method"], state.params)
@@ -117,6 +118,7 @@ def dense_gradient_every(method: Any) -> int | None:
 
 
 def _method(method: Any) -> tuple[Any, dict[str, Any]]:
+    method = plain(method)
     arguments = {"name": method} if isinstance(method, str) else dict(method)
     function = resolve("method", arguments.pop("name"), "sparsejax.methods")
     return function, arguments
@@ -163,7 +165,7 @@ def _counts(method: Any, params: Any) -> tuple[dict[str, tuple[int, int]], list[
         params,
         matmul_weights,
         by_name(),
-        dict(sparsity) if isinstance(sparsity, Mapping) else sparsity,
+        sparsity,
         _built("distribution", settings.get("distribution")) or erk(),
         _built("structure", structure) or unstructured(),
     )

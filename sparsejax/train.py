@@ -337,6 +337,8 @@ def _write_topology(metrics: MetricsWriter, step: int, state: TrainState) -> Non
 def _verify(step: int, state: TrainState) -> None:
     try:
         sj.verify(state.params, state.optimizer_state)
+        if state.average is not None:
+            sj.verify(state.average.params, state.optimizer_state)
     except ValueError as error:
         raise NotSparseError(f"step {step}: {error}") from error
 

@@ -21,6 +21,7 @@ class TrainState(NamedTuple):
       model_state: The model's other arrays, such as BatchNorm statistics.
       optimizer_state: The sparse method's state, with masks and the inner optimizer's.
       key: Random key for steps that draw noise.
+      average: `sparsejax.tasks.averaging.Average`, if evaluation uses one.
     """
 
     step: Int[Array, ""]
@@ -28,6 +29,7 @@ class TrainState(NamedTuple):
     model_state: PyTree
     optimizer_state: optax.OptState
     key: Key[Array, ""]
+    average: Any = None
 
 
 def mean_over_examples(outputs: Iterable[Mapping[str, Any]]) -> dict[str, float]:

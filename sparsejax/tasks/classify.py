@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-import sparsejax as sj
 from sparsejax.building import ConfigError
 from sparsejax.tasks import mixing, optimization, sparse_network
 from sparsejax.tasks.base import Metrics, Task, TrainState
@@ -39,6 +38,8 @@ def classify(config: Mapping[str, Any]) -> Task:
       ``"fan_in_corrected"`` rescales them to the inputs that each neuron has;
       ``"gradient_flow"`` and ``"srigl_gradient_flow"`` draw new ones
       (:mod:`sparsejax.initialization`).
+    - ``average``: ``{"decay": 0.999}`` evaluates a running average of the weights, as
+      sparse as they are (:mod:`sparsejax.tasks.averaging`); default None.
 
     Args:
       config: The config, a ConfigDict or a mapping of the same shape.
@@ -97,24 +98,19 @@ def classify(config: Mapping[str, Any]) -> Task:
             differentiate = jax.grad(loss_and_outputs, has_aux=True)
             return differentiate(params, state.model_state, batch, temperature)[0]
 
-        updates, optimizer_state = network.update(
-            gradients, state.optimizer_state, state.params, grad_fn=gradients_at
+        new_state = network.next_state(
+            state, gradients, model_state, grad_fn=gradients_at
         )
-        params = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": loss,
             "accuracy": _share_correct(logits, targets).mean(),
             "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
         }
-        new_state = TrainState(
-            state.step + 1, params, model_state, optimizer_state, state.key
-        )
         return new_state, metrics
 
     def evaluation_step(state: TrainState, batch: Mapping[str, Array]) -> Metrics:
-        params = sj.evaluation_params(state.params, state.optimizer_state)
-        logits = network.forward(params, state.model_state, batch["image"])
+        logits = network.forward(*network.evaluated(state), batch["image"])
         labels, weight = batch["label"], batch["weight"]
         return {
             "loss": (weight * cross_entropy(logits, labels)).sum(),

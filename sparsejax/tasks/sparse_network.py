@@ -14,6 +14,7 @@ from sparsejax import initialization
 from sparsejax.building import ConfigError, build
 from sparsejax.data.pipeline import Dataset, check_batch_size
 from sparsejax.state import MaskedState
+from sparsejax.tasks import averaging
 from sparsejax.tasks.base import TrainState
 
 _NESTED = {
@@ -36,6 +37,10 @@ class SparseNetwork(NamedTuple):
       forward: Maps parameters, model state and inputs to the outputs in inference.
       train_forward: The same in training; returns outputs and the new model state.
       update: The sparse method's update of an optimizer state.
+      next_state: Maps a state, the gradients and the new model state to the state after
+        the step; further arguments are the sparse method's.
+      evaluated: Maps a state to the parameters and the model state to evaluate: the
+        last step's, or their average where ``config.average`` asks for one.
     """
 
     module: Any
@@ -43,6 +48,8 @@ class SparseNetwork(NamedTuple):
     forward: Callable[[PyTree, PyTree, Array], Array]
     train_forward: Callable[[PyTree, PyTree, Array], tuple[Array, PyTree]]
     update: optax.TransformUpdateExtraArgsFn
+    next_state: Callable[..., TrainState]
+    evaluated: Callable[[TrainState], averaging.Average]
 
 
 def dataset(config: Mapping[str, Any]) -> Dataset:
@@ -75,7 +82,7 @@ def build_network(
     outputs in inference for one image of ones.
 
     Args:
-      config: The config: ``model``, ``method`` and ``initialization``.
+      config: The config: ``model``, ``method``, ``initialization`` and ``average``.
       dataset: Whose images the network takes, and whose classes it tells apart.
       inner: The optimizer.
 
@@ -91,6 +98,7 @@ def build_network(
             f"config.initialization = {initialise_weights!r}: use one of "
             f"{', '.join(map(repr, _INITIALISATIONS))}."
         )
+    decay = averaging.average_decay(config)
 
     def make_model(key: Key[Array, ""]) -> nnx.Module:
         return build(
@@ -152,10 +160,51 @@ def build_network(
             optimizer_state = again.init(params)
         params = sj.sparsify(params, optimizer_state)
         step = jnp.zeros((), jnp.int32)
-        return TrainState(step, params, model_state, optimizer_state, state_key)
+        state = TrainState(step, params, model_state, optimizer_state, state_key)
+        if decay is None:
+            return state
+        average = averaging.first_average(params, model_state, optimizer_state)
+        return state._replace(average=average)
+
+    def next_state(
+        state: TrainState, gradients: PyTree, model_state: PyTree, **offered: Any
+    ) -> TrainState:
+        updates, optimizer_state = transformation.update(
+            gradients, state.optimizer_state, state.params, **offered
+        )
+        params = optax.apply_updates(state.params, updates)
+        average = None
+        if decay is not None:
+            average = averaging.next_average(
+                state.average,
+                params,
+                model_state,
+                optimizer_state=optimizer_state,
+                step=state.step,
+                decay=decay,
+            )
+        return state._replace(
+            step=state.step + 1,
+            params=params,
+            model_state=model_state,
+            optimizer_state=optimizer_state,
+            average=average,
+        )
+
+    def evaluated(state: TrainState) -> averaging.Average:
+        if state.average is not None:
+            return state.average
+        params = sj.evaluation_params(state.params, state.optimizer_state)
+        return averaging.Average(params, state.model_state)
 
     return SparseNetwork(
-        module, initialise, forward, train_forward, transformation.update
+        module,
+        initialise,
+        forward,
+        train_forward,
+        transformation.update,
+        next_state,
+        evaluated,
     )
 
 
