@@ -26,6 +26,7 @@ FOLDERS = {
     "models": 3,
     "data": 4,
     "tasks": 5,
+    "recipes": 6,
 }
 
 FILES = {
@@ -37,8 +38,8 @@ FILES = {
     3: "extras",
     4: """average_precision building checkpoint health interruption metrics progress
         workdir""",
-    6: """configuration cost/__main__ cost_table expected_cost plot_style plots recipes
-        report report_page report_style runs summary_file train validation""",
+    6: """configuration cost/__main__ cost_table expected_cost plot_style plots report
+        report_page report_style runs summary_file train validation""",
 }
 
 MAY_IMPORT = {

@@ -13,10 +13,25 @@ from sparsejax.building import ConfigError, parameters, resolve
 
 NAMES = configuration.available()
 
+# Of the networks that train on more than the embedded digits.
+ARGUMENTS = {
+    "resnet50": ("digits", "imagenet", "imagenet_5x"),
+    "mobilenet_v1": ("digits", "imagenet"),
+    "wide_resnet": ("digits", "cifar10"),
+}
+
 
 def test_all_that_were_promised_are_there():
     methods = ("dense", "static", "set", "rigl", "magnitude")
-    expected = {f"{m}_{network}" for m in methods for network in ("mlp", "resnet50")}
+    networks = {
+        "mlp": methods,
+        "resnet50": (*methods, "srigl", "ac_dc", "soft_threshold"),
+        "mobilenet_v1": ("dense", "static", "rigl", "magnitude", "autosparse"),
+        "wide_resnet": methods,
+    }
+    expected = {
+        f"{method}_{network}" for network in networks for method in networks[network]
+    }
     assert expected <= set(NAMES)
 
 
@@ -39,13 +54,15 @@ class TestEveryConfig:
 
     def test_gives_its_method_arguments_that_it_has(self, name):
         for argument in _arguments(name):
-            method = configuration.load(f"{name}:{argument}").method.to_dict()
+            config = configuration.load(f"{name}:{argument}")
+            validation.check(config)
+            method = config.method.to_dict()
             function = resolve("method", method.pop("name"), "sparsejax.methods")
             assert set(method) <= set(parameters(function))
 
     def test_names_its_method_first(self, name):
         method = configuration.load(name).method.name
-        assert method == ("rigl" if name == "mlp" else name.rpartition("_")[0])
+        assert name == "mlp" or name.startswith(f"{method}_")
 
     def test_sweeps_over_fields_that_it_has(self, name):
         overrides = list(configuration.module(name).sweep())
@@ -66,7 +83,10 @@ class TestEveryConfig:
 def _arguments(name):
     if name == "mlp":
         return sparsejax.METHODS
-    return ("digits", "imagenet") if name.endswith("resnet50") else ("digits",)
+    for network, arguments in ARGUMENTS.items():
+        if name.endswith(network):
+            return arguments
+    return ("digits",)
 
 
 def test_the_imagenet_recipe_is_the_published_one():
@@ -83,6 +103,54 @@ def test_the_imagenet_recipe_is_the_published_one():
     schedule = config.learning_rate_schedule
     epochs = [schedule.warmup_steps, *schedule.boundaries]
     assert [round(step * 4096 / 1_281_167, 2) for step in epochs] == [5, 30, 70, 90]
+
+
+def test_five_times_as_long_is_five_times_everything():
+    once = configuration.load("rigl_resnet50:imagenet")
+    longer = configuration.load("rigl_resnet50:imagenet_5x")
+    assert (longer.steps, longer.method.stop) == (5 * once.steps, 5 * once.method.stop)
+    assert longer.method.every == once.method.every
+    pairs = zip(
+        longer.learning_rate_schedule.boundaries,
+        once.learning_rate_schedule.boundaries,
+        strict=True,
+    )
+    assert all(abs(late - 5 * early) <= 2 for late, early in pairs)
+
+
+def test_the_cifar_recipe_is_the_published_one():
+    config = configuration.load("rigl_wide_resnet:cifar10")
+    assert (config.steps, config.data.batch_size) == (97_656, 128)
+    schedule = config.learning_rate_schedule
+    assert (schedule.boundaries, schedule.factor) == ((30_000, 60_000, 90_000), 0.2)
+    assert config.optimizer.weight_decay == 5e-4
+    assert (config.method.every, config.method.stop) == (100, 75_000)
+    pruning = configuration.load("magnitude_wide_resnet:cifar10").method
+    assert (pruning.start, pruning.stop, pruning.every) == (20_000, 75_000, 1_000)
+
+
+def test_other_imagenet_recipes_are_the_published_ones():
+    srigl = configuration.load("srigl_resnet50:imagenet")
+    assert (srigl.data.batch_size, srigl.steps, srigl.method.every) == (
+        512,
+        256_000,
+        800,
+    )
+    assert srigl.optimizer.learning_rate == 0.2
+    for name, decay in (("ac_dc", 3.05e-5), ("soft_threshold", 2.251757813e-5)):
+        config = configuration.load(f"{name}_resnet50:imagenet")
+        optimizer = config.optimizer
+        assert (optimizer.learning_rate, optimizer.momentum) == (0.256, 0.875)
+        assert optimizer.weight_decay == decay
+    epoch = 1_281_167 // 256
+    phases = configuration.load("ac_dc_resnet50:imagenet").method
+    starts = (phases.start, phases.every, phases.stop)
+    assert starts == (10 * epoch, 5 * epoch, 85 * epoch)
+    # The authors' stairs for MobileNets, and the first layer dense.
+    config = configuration.load("rigl_mobilenet_v1:imagenet")
+    schedule = config.learning_rate_schedule
+    epochs = [schedule.warmup_steps, *schedule.boundaries]
+    assert [round(step * 4096 / 1_281_167, 2) for step in epochs] == [8, 40, 75, 95]
 
 
 def test_digits_is_the_default():

@@ -59,6 +59,8 @@ def optimizer(
     - ``weight_decay``: not applied to biases and norm scales. Optimizers that decay
       weights themselves (adamw, lion, ...) get it as an argument; for the others (sgd,
       adam, ...) it is L2 regularisation, added to the gradient.
+    - ``weight_decay_of``: ``"kernels"`` (default), or ``"all"``: biases, scales and
+      what a method trains beside weights, such as STR's thresholds, decay as well.
     - ``gradient_clip``: the largest global norm that a gradient may have, measured
       before the weight decay.
 
@@ -98,18 +100,25 @@ def optimizer(
         raise ConfigError(
             f"config.optimizer.weight_decay = {decay!r}: give a number >= 0."
         )
+    reach = spec.pop("weight_decay_of", "kernels")
+    if reach not in _REACHES:
+        raise ConfigError(
+            f"config.optimizer.weight_decay_of = {reach!r}: use one of "
+            f"{', '.join(map(repr, _REACHES))}."
+        )
+    mask = _REACHES[reach]
     parts = [] if clip is None else [optax.clip_by_global_norm(clip)]
     if isinstance(name, str) and not _decays_itself(name):
         spec.pop("weight_decay", None)
         if decay:
-            parts.append(optax.add_decayed_weights(decay, mask=decayed))
+            parts.append(optax.add_decayed_weights(decay, mask=mask))
     built = build(
         "optimizer",
         spec,
         "optax",
         learning_rate=learning_rate,
-        mask=decayed,
-        weight_decay_mask=decayed,
+        mask=mask,
+        weight_decay_mask=mask,
     )
     return optax.chain(*parts, built) if parts else built
 
@@ -134,6 +143,10 @@ def decayed(params: PyTree) -> PyTree:
         return leaf.ndim > 1 and name not in ("bias", "scale")
 
     return jax.tree_util.tree_map_with_path(applies, params)
+
+
+# What ``weight_decay_of`` stands for; optax takes None for everything.
+_REACHES = {"kernels": decayed, "all": None}
 
 
 def _is_number(value: Any) -> bool:

@@ -1,0 +1,66 @@
+"""Every config trains, on small networks and the embedded digits, for twenty steps."""
+
+import json
+import math
+
+import pytest
+from ml_collections import ConfigDict
+from test_configs import ARGUMENTS
+
+from sparsejax import configuration, train
+
+STEPS = 20
+
+
+def runs():
+    """Every config with each argument that changes more than the length."""
+    for name in configuration.available():
+        network = next((n for n in ARGUMENTS if name.endswith(n)), None)
+        for argument in ARGUMENTS.get(network, (None,)):
+            if argument != "imagenet_5x":
+                yield f"{name}:{argument}" if argument else name
+
+
+def shrunk(spec):
+    """The config with a small network, the digits and all of its phases in 20 steps."""
+    config = configuration.load(spec)
+    factor = STEPS / config.steps
+    with config.ignore_type(), config.unlocked():
+        config.data = {"name": "digits", "batch_size": 32}
+        if isinstance(config.method.get("distribution"), ConfigDict):
+            # Images of one channel leave the first layer dense by themselves.
+            config.method.distribution = "erk"
+        if config.model.name == "resnet":
+            config.model.update({"depth": 18, "width": 8})
+        elif config.model.name == "mobilenet_v1":
+            config.model.width = 0.25
+        elif config.model.name == "wide_resnet":
+            config.model.update({"depth": 10, "width": 1})
+        schedule = config.learning_rate_schedule
+        schedule.warmup_steps = round(schedule.warmup_steps * factor)
+        if "boundaries" in schedule:
+            scaled = (round(boundary * factor) for boundary in schedule.boundaries)
+            schedule.boundaries = tuple(scaled)
+        for field in ("start", "stop"):
+            if config.method.get(field):
+                config.method[field] = max(1, round(config.method[field] * factor))
+        if "every" in config.method:
+            config.method.every = 1
+        for field in ("log_every", "evaluate_every", "checkpoint_every"):
+            config[field] = STEPS
+        config.steps = STEPS
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", runs())
+def test_twenty_steps(spec, tmp_path, data_dir):
+    folder = tmp_path / "run"
+    command = configuration.Command(shrunk(spec), spec, folder, "")
+    assert train.run(command) == train.FINISHED
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["step"] == STEPS
+    assert math.isfinite(summary["train"]["loss"])
+    active = sum(layer["active"] for layer in summary["layers"])
+    assert active > 0 or spec.startswith("dense")
+    assert (folder / "report.html").stat().st_size > 10_000
