@@ -184,6 +184,8 @@ def _reproduce(summary: Row) -> str:
 
 
 def _environment(summary: Row) -> Iterator[tuple[str, str]]:
+    if "energy" in summary:
+        yield "energy", summary["energy"]["text"]
     for field in ("device", "seed", "versions"):
         if summary.get(field) is not None:
             yield from _flat(summary[field], "" if field == "versions" else field)

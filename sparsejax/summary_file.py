@@ -26,7 +26,9 @@ def collect(
     task: Task,
     state: TrainState,
     metrics: MetricsWriter,
+    *,
     seconds: float,
+    energy: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Gathers the summary of a finished run.
 
@@ -36,11 +38,12 @@ def collect(
       state: Its final state.
       metrics: Where the rows of all parts of the run are.
       seconds: Wall time of all parts.
+      energy: What they used, and which meter says so (`sparsejax.energy`).
 
     Returns:
       Plain data, for JSON: ``final`` (the last evaluation), ``train`` (the last
       training row), ``layers`` (exact counts), ``sparsity``, ``cost``, ``seconds``,
-      ``seed``, ``versions``, ``commit``, ``device``, ``command``.
+      ``energy``, ``seed``, ``versions``, ``commit``, ``device``, ``command``.
     """
     config = command.config
     counts = sj.counts(state.optimizer_state)
@@ -76,6 +79,7 @@ def collect(
         ],
         "cost": costs.as_dict(),
         "seconds": seconds,
+        "energy": dict(energy),
         "seed": config.seed,
         "device": device(),
         "versions": versions(),

@@ -65,6 +65,7 @@ from sparsejax import configuration, interruption, validation, workdir
 from sparsejax.building import ConfigError, build
 from sparsejax.checkpoint import CheckpointError, Checkpoints
 from sparsejax.data.pipeline import evaluation_batches, train_iterator
+from sparsejax.energy import Energy, find_meters
 from sparsejax.health import DivergedError, check, health
 from sparsejax.metrics import MetricsWriter
 from sparsejax.progress import progress
@@ -133,7 +134,12 @@ def run(command: configuration.Command) -> int:
     """
     config, folder = command.config, command.workdir
     began = time.monotonic()
-    with progress(config.get("steps") or 1) as shown, interruption.requested() as asked:
+    meters = find_meters(gpus=jax.default_backend() == "gpu")
+    with (
+        progress(config.get("steps") or 1) as shown,
+        interruption.requested() as asked,
+        Energy(meters) as energy,
+    ):
         # ------------------------------------------------ check, before compiling
         shown.stage("reading the config and the data")
         validation.check(config)
@@ -182,6 +188,7 @@ def run(command: configuration.Command) -> int:
             else:
                 step, state, record = restored
                 earlier = record["seconds"]
+                energy.add_earlier(record.get("joules"))
                 shown.message(f"going on from the checkpoint of step {step}")
             metrics = MetricsWriter(folder, step=step)
 
@@ -239,11 +246,14 @@ def run(command: configuration.Command) -> int:
                     shown.message(f"step {step}: evaluation {_text(row)}")
                 if saves:
                     metrics.sync()
-                    checkpoints.save(step, state, iterator, {"seconds": seconds})
+                    energy.sample()
+                    used = {"seconds": seconds, "joules": energy.joules}
+                    checkpoints.save(step, state, iterator, used)
 
             if asked and step < config.steps:
                 metrics.sync()
-                checkpoints.save(step, state, iterator, {"seconds": seconds})
+                used = {"seconds": seconds, "joules": energy.joules}
+                checkpoints.save(step, state, iterator, used)
                 shown.message(
                     f"{asked.signal}: saved step {step} of {config.steps} in {folder}; "
                     "run the same command to go on."
@@ -253,11 +263,15 @@ def run(command: configuration.Command) -> int:
             # ------------------------------------------------------ summary and report
             shown.stage("writing the report")
             checkpoints.close()
-            summary = collect(command, task, state, metrics, seconds)
+            energy.sample()
+            summary = collect(
+                command, task, state, metrics, seconds=seconds, energy=energy.as_dict()
+            )
             metrics.close()
             workdir.write_json(folder / "summary.json", summary)
             write_report(folder)
             shown.message(sj.summary(state.params, state.optimizer_state))
+            shown.message(f"energy: {energy}")
             shown.message(
                 f"finished: {_text(summary['final'])} at sparsity "
                 f"{summary['sparsity']:.4f} ({seconds:.0f} s); see "

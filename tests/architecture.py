@@ -36,8 +36,8 @@ FILES = {
         proximal reparametrizing rewinding rules runtime_checks single_shot state
         statistics views""",
     3: "extras",
-    4: """average_precision building checkpoint health interruption metrics progress
-        workdir""",
+    4: """average_precision building checkpoint energy health interruption metrics
+        progress workdir""",
     6: """configuration cost/__main__ cost_table expected_cost plot_style plots report
         report_page report_style runs summary_file train validation""",
 }
