@@ -2,6 +2,7 @@
 
 from sparsejax_kernels import native
 from sparsejax_kernels.choosing import explain, largest_density
+from sparsejax_kernels.convolution import convolution
 from sparsejax_kernels.depthwise_convolution import depthwise_convolution
 from sparsejax_kernels.formats import NM, Block, FanIn, PackedNM, Transposed, TwoFour
 from sparsejax_kernels.matmul import matmul
@@ -14,6 +15,7 @@ __all__ = [
     "PackedNM",
     "Transposed",
     "TwoFour",
+    "convolution",
     "depthwise_convolution",
     "explain",
     "largest_density",

@@ -12,12 +12,17 @@ from jaxtyping import Array
 
 from sparsejax_kernels import native
 
-__all__ = ["at_level", "call", "floats", "index", "rows_first"]
+__all__ = ["CHANNELS_FIRST", "at_level", "call", "floats", "index", "rows_first"]
+
+CHANNELS_FIRST = (0, 3, 1, 2)
+"""How images (batch, height, width, channels) lie in memory where kernels read them."""
 
 
 def call(
     name: str,
     result: jax.ShapeDtypeStruct | Sequence[jax.ShapeDtypeStruct],
+    *,
+    layout: Sequence[int] | None = None,
     **attributes: Any,
 ) -> Callable:
     """A native kernel as a function of its operands.
@@ -25,10 +30,22 @@ def call(
     Args:
       name: one of `sparsejax_kernels.native`'s handlers.
       result: shapes and types of what it returns.
+      layout: in which order the axes of the first operand and of the result lie in
+        memory, the slowest first; default: in theirs.
       **attributes: of the handler; `at_level` is one of most.
     """
-    target = jax.ffi.ffi_call(native.PREFIX + name, result, vmap_method="sequential")
-    return lambda *operands: target(*operands, **attributes)
+
+    def run(*operands):
+        layouts = {}
+        if layout is not None:
+            layouts["input_layouts"] = [layout, *([None] * (len(operands) - 1))]
+            layouts["output_layouts"] = layout
+        target = jax.ffi.ffi_call(
+            native.PREFIX + name, result, vmap_method="sequential", **layouts
+        )
+        return target(*operands, **attributes)
+
+    return run
 
 
 def at_level() -> dict[str, np.int64]:

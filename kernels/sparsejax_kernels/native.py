@@ -22,6 +22,7 @@ HANDLERS = (
     "block_forward",
     "block_value_gradient",
     "pointwise_forward",
+    "convolution_forward",
     "depthwise_forward",
     "n_m_forward",
 )

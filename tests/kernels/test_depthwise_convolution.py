@@ -86,6 +86,33 @@ def test_output_and_gradients(implementation, shape, stride, activation):
 
 
 @pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_padding_on_all_sides_and_channels_last(implementation, stride):
+    x, kernel, bias = normal(2, 6, 8, 7), normal(6, 3, 3, seed=1), normal(6, seed=2)
+    # A border of the image's own, of which only the inner part is left.
+    bordered = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    whole = by_hand(
+        jnp.pad(bordered, ((0, 0), (0, 0), (1, 1), (1, 1))), kernel, bias, 1, 0
+    )
+    expected = whole[:, :, 2:-2, 2:-2][:, :, ::stride, ::stride]
+    options = {"stride": stride, "padding": 1, "bias": bias}
+    options["implementation"] = implementation
+    y = depthwise_convolution(x, kernel, **options)
+    np.testing.assert_allclose(y, expected, atol=3e-5)
+    x = x.transpose(0, 2, 3, 1)
+
+    def last(x, kernel):
+        return depthwise_convolution(x, kernel, channels_last=True, **options)
+
+    y, vjp = jax.vjp(last, x, kernel)
+    np.testing.assert_allclose(y, expected.transpose(0, 2, 3, 1), atol=3e-5)
+    options["implementation"] = "reference"
+    _, wanted = jax.vjp(last, x, kernel)
+    for mine, theirs in zip(vjp(y), wanted(y), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-3)
+
+
+@pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
 def test_any_batch_rank_and_vmap(implementation):
     kernel = normal(4, 3, 3)
     x = normal(2, 3, 4, 5, 6)
@@ -118,6 +145,8 @@ def test_wrong_arguments():
     x, kernel = normal(3, 9, 9), normal(3, 3, 3)
     with pytest.raises(ValueError, match="stride is 3"):
         depthwise_convolution(x, kernel, stride=3)
+    with pytest.raises(ValueError, match="padding is 'VALID'"):
+        depthwise_convolution(x, kernel, padding="VALID")
     with pytest.raises(ValueError, match=r"for 3 channels .* \(3, 3, 3\)"):
         depthwise_convolution(x, normal(4, 3, 3))
     with pytest.raises(ValueError, match=r"bias has shape \(2,\)"):

@@ -243,12 +243,63 @@ void pixels_once(const Table& table, i64 threads) {
   expect(!run(), "a corrupt index of a 1x1 convolution is accepted");
 }
 
+template <class Index>
+void windows_once(const Table& table, i64 threads) {
+  const i64 channels = 1 + below(20), outputs = 1 + below(20), batch = 1 + below(3);
+  const i64 tall = 1 + below(7), wide = 1 + below(7);
+  const i64 row_stride = 1 + below(3), column_stride = 1 + below(3);
+  const i64 above = below(4), before = below(4);
+  const i64 rows = 1 + below(12), columns = 1 + below(below(2) ? 12 : 80);
+  // What the windows do not reach of an image, and where they reach beyond it.
+  const i64 height = std::max<i64>(1, (rows - 1) * row_stride + tall - above - below(4));
+  const i64 width =
+      std::max<i64>(1, (columns - 1) * column_stride + wide - before - below(4));
+  const Windows windows = {height, width,      rows,          columns, tall,
+                           wide,   row_stride, column_stride, above,   before};
+  const i64 depth = tall * wide * channels, length = 1 + below(depth);
+  const auto x = floats(batch * channels * height * width);
+  const auto values = floats(outputs * length), bias = floats(outputs);
+  std::vector<Index> indices(outputs * length);
+  for (Index& each : indices) each = static_cast<Index>(below(depth + 1));
+  std::vector<float> y(batch * outputs * rows * columns);
+  std::vector<double> y_is(y.size());
+  for (size_t at = 0; at < y.size(); ++at) {
+    const i64 plane = at / (rows * columns), o = plane % outputs;
+    double sum = bias[o];
+    for (i64 e = o * length; e < (o + 1) * length; ++e) {
+      if (indices[e] >= depth) continue;
+      const i64 tap = indices[e] / channels, c = indices[e] % channels;
+      const i64 h = at / columns % rows * row_stride + tap / wide - above;
+      const i64 w = at % columns * column_stride + tap % wide - before;
+      if (h < 0 || w < 0 || h >= height || w >= width) continue;
+      const i64 pixel = ((plane / outputs * channels + c) * height + h) * width + w;
+      sum += static_cast<double>(values[e]) * x[pixel];
+    }
+    y_is[at] = std::max(sum, 0.0);
+  }
+  auto run = [&] {
+    return with_pool(threads, [&](xla::ffi::ThreadPool& pool) {
+      const Rows<Index> weights = {values.data(), indices.data(), nullptr, length,
+                                   outputs * length, depth};
+      return convolve_windows(table, pool, x.data(), batch, channels, windows, weights,
+                              {bias.data(), true}, y.data(), outputs);
+    });
+  };
+  expect(run(), "a legal convolution is refused");
+  expect(close(y, y_is), "convolution");
+  indices[below(outputs * length)] = static_cast<Index>(depth + 1 + below(1000));
+  expect(!run(), "a corrupt index of a convolution is accepted");
+}
+
 void planes_once(const Table& table, i64 threads) {
   const i64 batch = 1 + below(3), channels = 1 + below(9), stride = 1 + below(2);
   const i64 height = 1 + below(40), width = 1 + below(60);
   const i64 rows = ceil_div(height, stride), columns = ceil_div(width, stride);
-  const i64 above = std::max<i64>(0, (rows - 1) * stride + 3 - height) / 2;
-  const i64 before = std::max<i64>(0, (columns - 1) * stride + 3 - width) / 2;
+  const bool all_sides = below(2);
+  const auto zeros = [&](i64 size, i64 outputs) -> i64 {
+    return all_sides ? 1 : std::max<i64>(0, (outputs - 1) * stride + 3 - size) / 2;
+  };
+  const i64 above = zeros(height, rows), before = zeros(width, columns);
   const auto x = floats(batch * channels * height * width), taps = floats(9 * channels);
   const auto bias = floats(channels);
   std::vector<float> y(batch * channels * rows * columns);
@@ -326,9 +377,11 @@ int main(int count, char** arguments) {
       blocks_once(*table, 1 + i % 3);
       pixels_once<u16>(*table, 1 + i % 3);
       pixels_once<i32>(*table, 1 + i % 3);
+      windows_once<u16>(*table, 1 + i % 3);
+      windows_once<i32>(*table, 1 + i % 3);
       planes_once(*table, 1 + i % 3);
       once_packed(*table, 1 + i % 3);
     }
   }
-  std::printf("%zu instruction sets, %d cases each\n", tables.size(), 7 * cases);
+  std::printf("%zu instruction sets, %d cases each\n", tables.size(), 9 * cases);
 }

@@ -289,23 +289,76 @@ ffi::Error pointwise_forward(ffi::ThreadPool pool, i64 level, bool relu, Floats 
   });
 }
 
-ffi::Error depthwise_forward(ffi::ThreadPool pool, i64 level, bool relu, i64 stride,
-                             Floats x, Floats taps, Floats bias, FloatResult y) {
-  const auto shape = x.dimensions(), result = y->dimensions();
-  if (shape.size() != 4 || result.size() != 4 || (stride != 1 && stride != 2))
+// Images, whose memory is channel-first however their axes are ordered.
+struct Images {
+  i64 batch;
+  i64 channels;
+  i64 height;
+  i64 width;
+};
+
+Images images(ffi::Span<const int64_t> shape, bool channels_last) {
+  if (channels_last) return {shape[0], shape[3], shape[1], shape[2]};
+  return {shape[0], shape[1], shape[2], shape[3]};
+}
+
+ffi::Error convolution_forward(ffi::ThreadPool pool, i64 level, bool relu, i64 tall,
+                               i64 wide, i64 row_stride, i64 column_stride, i64 above,
+                               i64 before, Floats x, Floats values,
+                               ffi::AnyBuffer indices, Floats bias, FloatResult y) {
+  if (x.dimensions().size() != 4 || y->dimensions().size() != 4 ||
+      values.dimensions().size() != 2)
     return wrong_shapes();
-  const i64 batch = shape[0], channels = shape[1], biases = bias.element_count();
-  // The zeros around a plane, of which an odd one comes last.
-  const auto skip = [&](i64 size, i64 outputs) {
-    const i64 zeros = std::max<i64>(0, (outputs - 1) * stride + 3 - size);
-    return 1 - zeros / 2;
+  const Images from = images(x.dimensions(), true), to = images(y->dimensions(), true);
+  const i64 biases = bias.element_count();
+  const i64 outputs = values.dimensions()[0], length = values.dimensions()[1];
+  const i64 smallest = std::min({tall, wide, row_stride, column_stride});
+  if (!is_matrix(indices.dimensions(), outputs, length) || to.batch != from.batch ||
+      to.channels != outputs || (biases && biases != outputs) || smallest < 1 ||
+      std::min(above, before) < 0)
+    return wrong_shapes();
+  const Windows windows = {from.height, from.width, to.height,  to.width, tall,
+                           wide,        row_stride, column_stride, above, before};
+  const bool one = tall * wide * row_stride * column_stride == 1 &&
+                   from.height == to.height && from.width == to.width &&
+                   above + before == 0;
+  return by_index_type(indices.element_type(), [&](auto type) {
+    using Index = decltype(type);
+    const Rows<Index> rows = {values.typed_data(),
+                              reinterpret_cast<const Index*>(indices.untyped_data()),
+                              nullptr,
+                              length,
+                              outputs * length,
+                              tall * wide * from.channels};
+    const Epilogue epilogue = {biases ? bias.typed_data() : nullptr, relu};
+    const Table& table = table_of(level);
+    const bool fine =
+        one ? convolve_pixels(table, pool, x.typed_data(), from.batch,
+                              from.height * from.width, rows, epilogue, y->typed_data(),
+                              outputs)
+            : convolve_windows(table, pool, x.typed_data(), from.batch, from.channels,
+                               windows, rows, epilogue, y->typed_data(), outputs);
+    return fine ? ffi::Error::Success() : out_of_range();
+  });
+}
+
+ffi::Error depthwise_forward(ffi::ThreadPool pool, i64 level, bool relu,
+                             bool channels_last, i64 stride, i64 above, i64 before,
+                             Floats x, Floats taps, Floats bias, FloatResult y) {
+  if (x.dimensions().size() != 4 || y->dimensions().size() != 4 ||
+      (stride != 1 && stride != 2) || (above & ~1) || (before & ~1))
+    return wrong_shapes();
+  const auto [batch, channels, height, width] = images(x.dimensions(), channels_last);
+  const Images result = images(y->dimensions(), channels_last);
+  const i64 biases = bias.element_count();
+  const Plane plane = {height,       width,     stride,    result.height,
+                       result.width, 1 - above, 1 - before};
+  const auto fits = [&](i64 size, i64 outputs, i64 skip) {
+    return outputs == ceil_div(size, stride) && (outputs - 1) * stride + skip < size;
   };
-  const Plane plane = {shape[2],  shape[3],  stride,
-                       result[2], result[3], skip(shape[2], result[2]),
-                       skip(shape[3], result[3])};
-  if (result[0] != batch || result[1] != channels ||
-      plane.rows != ceil_div(plane.height, stride) ||
-      plane.columns != ceil_div(plane.width, stride) ||
+  if (result.batch != batch || result.channels != channels ||
+      !fits(height, plane.rows, plane.skip_rows) ||
+      !fits(width, plane.columns, plane.skip_columns) ||
       static_cast<i64>(taps.element_count()) != 9 * channels ||
       (biases && biases != channels))
     return wrong_shapes();
@@ -422,12 +475,31 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(pointwise_forward, sparsejax_kernels::pointwise_fo
                                   .Arg<AnyBuffer>()
                                   .Arg<Buffer<kFloat>>()
                                   .Ret<Buffer<kFloat>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution_forward, sparsejax_kernels::convolution_forward,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Attr<int64_t>("level")
+                                  .Attr<bool>("relu")
+                                  .Attr<int64_t>("tall")
+                                  .Attr<int64_t>("wide")
+                                  .Attr<int64_t>("row_stride")
+                                  .Attr<int64_t>("column_stride")
+                                  .Attr<int64_t>("above")
+                                  .Attr<int64_t>("before")
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<AnyBuffer>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Ret<Buffer<kFloat>>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(depthwise_forward, sparsejax_kernels::depthwise_forward,
                               Ffi::Bind()
                                   .Ctx<ThreadPool>()
                                   .Attr<int64_t>("level")
                                   .Attr<bool>("relu")
+                                  .Attr<bool>("channels_last")
                                   .Attr<int64_t>("stride")
+                                  .Attr<int64_t>("above")
+                                  .Attr<int64_t>("before")
                                   .Arg<Buffer<kFloat>>()
                                   .Arg<Buffer<kFloat>>()
                                   .Arg<Buffer<kFloat>>()

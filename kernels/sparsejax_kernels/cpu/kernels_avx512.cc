@@ -5,6 +5,7 @@
 #include "pixels.h"
 #include "samples.h"
 #include "tiles.h"
+#include "windows.h"
 
 namespace sparsejax_kernels {
 
@@ -22,6 +23,7 @@ extern const Table avx512_table = {
     kLanes,
     kMostVectors,
     pack_pixels,
+    pack_windows,
     filter_plane,
     permute,
 };

@@ -87,6 +87,21 @@ struct Plane {
 // What a filter reads behind a plane and its border.
 constexpr i64 kBehind = 48;
 
+// The inputs of a convolution's outputs: output row h reads the tall input rows from
+// h * row_stride - above on, and likewise for columns. Outside there are zeros.
+struct Windows {
+  i64 height;
+  i64 width;
+  i64 rows;
+  i64 columns;
+  i64 tall;
+  i64 wide;
+  i64 row_stride;
+  i64 column_stride;
+  i64 above;
+  i64 before;
+};
+
 // Where the two factors of a product begin.
 struct Term {
   i64 left;
@@ -132,6 +147,10 @@ struct Table {
   // x[channel][pixels], rows stride apart -> panel[channel][width], then zeros.
   void (*pack_pixels)(const float* x, i64 stride, i64 channels, i64 pixels, i64 width,
                       float* panel);
+  // x[channel][height, width] -> panel[tap][channel][width], the taps of the outputs
+  // first to first + size, then zeros; bordered is memory for the rows that they read.
+  void (*pack_windows)(const float* x, const Windows& windows, i64 channels, i64 first,
+                       i64 size, i64 width, float* bordered, float* panel);
   // y[rows, columns] for one channel; bordered is memory for the plane with a border.
   void (*filter_plane)(const float* x, const Plane& plane, const float* taps,
                        float bias, bool relu, float* bordered, float* y);

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sparsejax_kernels.windows import border
+
 __all__ = ["forward"]
 
 
@@ -13,8 +15,9 @@ def forward(
     x: Float[Array, "batch channels height width"],
     kernel: Float[Array, "channels 3 3"],
     stride: int,
+    padding: str | int = "SAME",
 ) -> Float[Array, "batch channels rows columns"]:
-    """Each channel with its own filter and the padding "SAME", in float32.
+    """Each channel with its own filter, in float32.
 
     Example:
       >>> import jax.numpy as jnp
@@ -26,7 +29,7 @@ def forward(
         x.astype(jnp.float32),
         kernel.astype(jnp.float32)[:, None],
         (stride, stride),
-        "SAME",
+        [border(size, 3, stride, padding) for size in x.shape[2:]],
         dimension_numbers=("NCHW", "OIHW", "NCHW"),
         feature_group_count=x.shape[1],
         precision="highest",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sparsejax_kernels.windows import border
+
 __all__ = ["forward"]
 
 
@@ -16,17 +18,14 @@ def forward(
     x: Float[Array, "batch channels height width"],
     kernel: Float[Array, "channels 3 3"],
     stride: int,
+    padding: str | int = "SAME",
 ) -> Float[Array, "batch channels rows columns"]:
-    """Each channel with its own filter and the padding "SAME", in float32."""
-
-    def edges(size):
-        zeros = max((-(-size // stride) - 1) * stride + 3 - size, 0)
-        return zeros // 2, zeros - zeros // 2
-
+    """Each channel with its own filter, in float32."""
     x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
     height, width = x.shape[2:]
     rows, columns = -(-height // stride), -(-width // stride)
-    padded = jnp.pad(x, ((0, 0), (0, 0), edges(height), edges(width)))
+    edges = [border(size, 3, stride, padding) for size in (height, width)]
+    padded = jnp.pad(x, ((0, 0), (0, 0), *edges))
     y = jnp.zeros((*x.shape[:2], rows, columns))
     for row in range(3):
         for column in range(3):
