@@ -1,6 +1,7 @@
 """Compressed layers for Flax NNX, and the surgery that puts them into a model."""
 
 from sparsejax.nn.compressing import compress
+from sparsejax.nn.convolutions import DepthwiseConvolution, FanInConvolution
 from sparsejax.nn.layers import (
     BlockLinear,
     CompressedLinear,
@@ -9,15 +10,19 @@ from sparsejax.nn.layers import (
     Indices,
     NMLinear,
 )
+from sparsejax.nn.rectifying import Rectified
 from sparsejax.nn.storing import load, save
 
 __all__ = [
     "BlockLinear",
     "CompressedLinear",
+    "DepthwiseConvolution",
+    "FanInConvolution",
     "FanInLinear",
     "FanInPointwise",
     "Indices",
     "NMLinear",
+    "Rectified",
     "compress",
     "load",
     "save",

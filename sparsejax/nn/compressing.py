@@ -12,6 +12,14 @@ from jaxtyping import Array, Bool, PyTree
 from sparsejax_kernels import NM, Block, FanIn, PackedNM, TwoFour, largest_density
 
 from sparsejax.layers import leaves_with_paths
+from sparsejax.nn.convolutions import (
+    convolution_twin,
+    depthwise_twin,
+    is_convolution,
+    is_depthwise,
+)
+from sparsejax.nn.folding import fold
+from sparsejax.nn.following import followers
 from sparsejax.nn.layers import (
     BlockLinear,
     CompressedLinear,
@@ -20,6 +28,7 @@ from sparsejax.nn.layers import (
     NMLinear,
 )
 from sparsejax.nn.neurons import without_idle_neurons
+from sparsejax.nn.rectifying import Rectified
 from sparsejax.nn.surgery import modules, put
 from sparsejax.state import masks as masks_of
 
@@ -46,6 +55,7 @@ def compress(
     trainable: bool = False,
     batch: int | None = None,
     inputs: PyTree | None = None,
+    inference: bool = False,
     implementation: str | None = None,
 ) -> nnx.Module:
     """A copy of a model whose masked linear layers are stored and run compressed.
@@ -57,6 +67,13 @@ def compress(
     `nnx.Conv` with 1x1 kernels is replaced by a `FanInPointwise`. The function stays
     the same, to rounding. Kept weights that are zero stay kept. All other layers stay
     as they are, those whose masks keep every weight, too.
+
+    With ``inference`` a whole network of convolutions becomes one that only predicts:
+    its normalisations by stored statistics become part of the layers before them, the
+    ReLUs behind those are computed with the layers' sums, convolutions of all windows
+    become `FanInConvolution`, and 3x3 depthwise ones, masked or not, a
+    `DepthwiseConvolution`, so that on CPU images stay channel-first in memory from the
+    first convolution to the last.
 
     Args:
       model: with the trained (sparse) parameters; it is not changed.
@@ -74,16 +91,20 @@ def compress(
         linear layers and 1x1 convolutions alone. The model has to be in evaluation mode
         (``model.eval()``), since statistics of a batch are none of its constants.
         Default: all neurons stay.
+      inference: whether the model is only to predict. Needs ``inputs``, of which only
+        the shapes matter here, and a model in evaluation mode. Call what is returned
+        under `jax.jit`.
       implementation: of the products, see `sparsejax_kernels.matmul`; default: the best
         that runs here.
 
     Returns:
       The compressed model; ``nnx.Param`` holds its values, `sparsejax.nn.Indices` the
-      topology.
+      topology. With ``inference`` it is inside of a `sparsejax.nn.Rectified`.
 
     Raises:
-      ValueError: no linear layer has a mask; a masked weight of one is not zero; or a
-        kernel and its mask differ in shape.
+      ValueError: no linear layer has a mask; a masked weight of one is not zero; a
+        kernel and its mask differ in shape; or, with ``inference``, there are no
+        ``inputs``, the model is to be trainable or normalises by a batch's statistics.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, sparsejax as sj
@@ -99,29 +120,50 @@ def compress(
       >>> bool(jnp.allclose(fast(x), model(x), atol=1e-5))
       True
     """
+    if inference and (trainable or inputs is None):
+        raise ValueError(
+            f"inference is True, trainable {trainable} and inputs "
+            f"{'None' if inputs is None else 'given'}: a network for inference is not "
+            "trainable, and needs `inputs` that it may be called with"
+        )
     masks = {
         path: mask
         for path, mask in leaves_with_paths(masks_of(state))
         if mask is not None
     }
     copy = nnx.clone(model)
+
+    def fits(layer):
+        return replaceable(layer) or (inference and is_convolution(layer))
+
     for path, layer in modules(copy):
-        if replaceable(layer) and (mask := masks.get(_kernel(path))) is not None:
+        if fits(layer) and (mask := masks.get(_kernel(path))) is not None:
             _check(path, layer, mask)
     if inputs is not None:
         copy, masks = _narrowed(copy, masks, inputs, trainable)
-    layers = {path: layer for path, layer in modules(copy) if replaceable(layer)}
-    made, masked = {}, []
+    made, masked, next_ones = {}, [], {}
+    if inference:
+        paths = [p for p, layer in modules(copy) if fits(layer) or is_depthwise(layer)]
+        next_ones = followers(copy, inputs, paths)
+        copy = fold(copy, next_ones)
+    layers = {path: layer for path, layer in modules(copy) if fits(layer)}
     for path, layer in layers.items():
-        if (mask := masks.get(_kernel(path))) is not None:
-            masked.append(path)
-            if bool(mask.all()):
-                continue
+        mask = masks.get(_kernel(path))
+        masked += [path] if mask is not None else []
+        rectified = path in next_ones and next_ones[path].rectified
+        options = {
+            "activation": "relu" if rectified else None,
+            "implementation": implementation,
+        }
+        if inference and is_convolution(layer):
+            if mask is None:
+                mask = jnp.ones(layer.kernel.get_value().shape, bool)
+            made[path] = convolution_twin(layer, _weight(layer, mask), **options)
+        elif mask is not None and not bool(mask.all()):
             weight = _weight(layer, mask, trainable)
             kind = type(weight).__name__
-            if batch is not None and weight.density > largest_density(batch, kind):
-                continue
-            made[path] = replacement(layer, weight, implementation)
+            if batch is None or weight.density <= largest_density(batch, kind):
+                made[path] = replacement(layer, weight, **options)
     if not masked:
         raise ValueError(
             "no linear layer of the model has a mask in this state: the masks are of "
@@ -129,7 +171,17 @@ def compress(
             f"{', '.join(layers) or 'none'}; compress the model that was trained with "
             "this state"
         )
-    return put(copy, made)
+    if not inference:
+        return put(copy, made)
+    for path, layer in modules(copy):
+        if is_depthwise(layer):
+            rectified = path in next_ones and next_ones[path].rectified
+            made[path] = depthwise_twin(
+                layer,
+                activation="relu" if rectified else None,
+                implementation=implementation,
+            )
+    return Rectified(put(copy, made))
 
 
 def _kernel(path: str) -> str:
@@ -170,11 +222,11 @@ def _is_unpadded(padding: Any) -> bool:
 def replacement(
     layer: Any,
     weight: Block | FanIn | NM | PackedNM | TwoFour,
-    implementation: str | None = None,
+    **options: Any,
 ) -> CompressedLinear:
     """The compressed twin of a layer."""
     bias = None if layer.bias is None else layer.bias.get_value()
-    options = {"dtype": layer.dtype, "implementation": implementation}
+    options["dtype"] = layer.dtype
     if isinstance(layer, nnx.Conv):
         assert isinstance(weight, FanIn)
         spatial = len(layer.kernel_size)
@@ -212,11 +264,10 @@ def _pattern(layer: Any, mask: Bool[Array, "..."], trainable: bool) -> Pattern |
     return None
 
 
-def _weight(
-    layer: Any, mask: Bool[Array, "..."], trainable: bool
-) -> Block | FanIn | NM | PackedNM:
+def _weight(layer: Any, mask: Bool[Array, "..."], trainable: bool = False) -> Any:
+    """Of any format; a FanIn for convolutions."""
     kernel = layer.kernel.get_value()
-    shape = kernel.shape[-2:]
+    shape = (-1, kernel.shape[-1])
     kernel, mask = kernel.reshape(shape), mask.reshape(shape)
     form, options = _pattern(layer, mask, trainable) or (FanIn, {})
     weight = form.fromdense(kernel, mask, **options)

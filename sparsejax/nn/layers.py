@@ -12,6 +12,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 from sparsejax_kernels import NM, Block, FanIn, PackedNM, TwoFour, matmul
 
+from sparsejax.nn.rectifying import mark_rectified
+
 __all__ = [
     "BlockLinear",
     "CompressedLinear",
@@ -76,13 +78,14 @@ class CompressedLinear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         """Applies the layer."""
-        return matmul(
+        y = matmul(
             jnp.asarray(x, self.dtype),
             self.weight,
             bias=None if self.bias is None else self.bias.get_value(),
             activation=self.activation,
             implementation=self.implementation,
         )
+        return y if self.activation is None else mark_rectified(y)
 
 
 class FanInLinear(CompressedLinear):

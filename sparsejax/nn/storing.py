@@ -14,7 +14,16 @@ from sparsejax_kernels import NM, Block, FanIn, PackedNM, TwoFour
 
 from sparsejax.extras import require
 from sparsejax.nn.compressing import replaceable, replacement
+from sparsejax.nn.convolutions import (
+    DepthwiseConvolution,
+    convolution_twin,
+    depthwise_twin,
+    is_convolution,
+    is_depthwise,
+)
+from sparsejax.nn.folding import Folded
 from sparsejax.nn.layers import CompressedLinear
+from sparsejax.nn.rectifying import Rectified
 from sparsejax.nn.surgery import is_narrowed, mark_narrowed, modules, put
 
 __all__ = ["load", "save"]
@@ -37,7 +46,7 @@ def save(path: str | os.PathLike[str], model: nnx.Module) -> int:
 
     Args:
       path: of the file, by convention ``.safetensors``.
-      model: any NNX model, from `compress` or not.
+      model: any NNX model, from `compress` or not, for inference or not.
 
     Returns:
       The size of the file in bytes.
@@ -52,15 +61,23 @@ def save(path: str | os.PathLike[str], model: nnx.Module) -> int:
       (True, True)
     """
     safetensors = require("safetensors.flax", extra="train")
-    tensors, formats = {}, {}
+    inference = isinstance(model, Rectified)
+    model = model.model if isinstance(model, Rectified) else model
+    tensors, formats, depthwise, folded = {}, {}, {}, []
     for name, module in modules(model):
         if isinstance(module, CompressedLinear):
-            formats[name] = _describe(module)
+            formats[name] = {**_describe(module), **_settings(module)}
+        elif isinstance(module, DepthwiseConvolution):
+            depthwise[name] = _settings(module)
+        elif isinstance(module, Folded):
+            folded.append(name)
     for name, leaf in _arrays(model):
         tensors[name] = leaf
     path = pathlib.Path(path)
     scratch = path.with_name(f"{path.name}.partial")
     described = {"version": 1, "layers": formats, "narrowed": is_narrowed(model)}
+    if inference:
+        described["inference"] = {"depthwise": depthwise, "folded": folded}
     metadata = {"sparsejax": json.dumps(described)}
     try:
         safetensors.save_file(tensors, scratch, metadata)
@@ -96,21 +113,39 @@ def load(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
         tensors = {name: jnp.asarray(file.get_tensor(name)) for name in names}
     copy = nnx.clone(model)
     described = json.loads(described)
-    narrowed = described.get("narrowed", False)
-    found = {name: layer for name, layer in modules(copy) if replaceable(layer)}
-    for name, layer in found.items():
-        # Neurons that were removed may have left a bias to a layer that had none.
+    narrowed, inference = described.get("narrowed", False), described.get("inference")
+    found = {
+        name: layer
+        for name, layer in modules(copy)
+        if replaceable(layer) or (inference and is_convolution(layer))
+    }
+    filtered = {name: layer for name, layer in modules(copy) if is_depthwise(layer)}
+    for name, layer in {**found, **filtered}.items():
+        # Neurons that were removed may have left a bias to a layer that had none, and
+        # normalisations that were folded, too.
         bias = tensors.get(f"{name}/bias" if name else "bias")
-        if narrowed and layer.bias is None and bias is not None:
+        lacks_one = getattr(layer, "bias", None) is None and bias is not None
+        if lacks_one and (narrowed or inference):
             layer.bias, layer.use_bias = nnx.Param(jnp.zeros_like(bias)), True
     made = {}
+    if inference:
+        made.update({name: Folded() for name in inference["folded"]})
+        for name, settings in inference["depthwise"].items():
+            _set_dtype(filtered[name], settings)
+            activation = settings["activation"]
+            made[name] = depthwise_twin(filtered[name], activation=activation)
     for name, fields in described["layers"].items():
         if name not in found:
             raise ValueError(
                 f"{path} has a compressed layer {name or 'model'}, which the model "
                 f"lacks; its layers are {', '.join(found) or 'none'}"
             )
-        made[name] = replacement(found[name], _rebuilt(name, fields, tensors))
+        twin = replacement
+        if inference:
+            _set_dtype(found[name], fields)
+            twin = convolution_twin if is_convolution(found[name]) else replacement
+        weight = _rebuilt(name, fields, tensors)
+        made[name] = twin(found[name], weight, activation=fields.get("activation"))
     copy = put(copy, made)
     wanted = dict(_arrays(copy))
     if {*wanted} != {*tensors}:
@@ -131,7 +166,7 @@ def load(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
     nnx.update(copy, treedef.unflatten(leaves))
     if narrowed:
         mark_narrowed(copy)
-    return copy
+    return Rectified(copy) if inference else copy
 
 
 def _is_part(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
@@ -148,6 +183,16 @@ def _describe(module: CompressedLinear) -> dict[str, Any]:
             transposed = getattr(weight, "transposed", None) is not None
             return {"format": name, "transposed": transposed, **static}
     raise TypeError(f"a {type(weight).__name__} cannot be saved yet")
+
+
+def _settings(module: CompressedLinear | DepthwiseConvolution) -> dict[str, Any]:
+    dtype = None if module.dtype is None else jnp.dtype(module.dtype).name
+    return {"activation": module.activation, "dtype": dtype}
+
+
+def _set_dtype(layer: Any, settings: dict[str, Any]) -> None:
+    name = settings["dtype"]
+    layer.dtype = None if name is None else jnp.dtype(name)
 
 
 def _rebuilt(name: str, fields: dict[str, Any], tensors: dict[str, Any]) -> Any:

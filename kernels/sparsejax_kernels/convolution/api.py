@@ -91,7 +91,7 @@ def convolution(
     check_epilogue(bias, activation, outputs)
     sizes = x.shape[-3:-1]
     edges = borders(sizes, kernel_size, strides, padding)
-    window = _Window(tuple(kernel_size), tuple(strides), edges, activation)
+    window = _Window(kernel_size, strides, edges, activation)
     rows, columns = window.result(sizes)
     if min(rows, columns) < 0:
         raise ValueError(
