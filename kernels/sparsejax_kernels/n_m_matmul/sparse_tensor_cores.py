@@ -142,7 +142,7 @@ def _launch(values: Array, words: Array, x: Array, columns: int) -> Array:
         def add(step, total):
             slot = jax.lax.rem(step, DEPTH)
             plgpu.barrier_wait(barriers.at[slot])
-            which = plgpu.load(selected, (slot,), layout=FOUR_WORDS)
+            which = pallas_versions.load(selected.at[slot], FOUR_WORDS)
             total = multiply(left.at[slot], right.at[slot], which, total)
             fetch(step + DEPTH, slot)
             return total
