@@ -1,7 +1,8 @@
 """Dense training of WRN-22-2, on the embedded digits or on CIFAR-10.
 
 Paper: no paper: the baseline that the others are held against.
-Cost: digits, 220 steps of WCOSTS; CIFAR-10, 97,656 steps (250 epochs) of 128 images.
+Cost: digits, 220 steps of 128 images; CIFAR-10, 97,656 steps (250 epochs) of 128
+images.
 Expected: digits and CIFAR-10, not measured (pruned to 50 %: see
 magnitude_wide_resnet.py).
 

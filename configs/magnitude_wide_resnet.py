@@ -1,7 +1,8 @@
 """Gradual magnitude pruning of WRN-22-2, on the digits or on CIFAR-10.
 
 Paper: Zhu and Gupta, 2017, "To prune, or not to prune".
-Cost: digits, 220 steps of WCOSTS; CIFAR-10, 97,656 steps (250 epochs) of 128 images.
+Cost: digits, 220 steps of 128 images; CIFAR-10, 97,656 steps (250 epochs) of 128
+images.
 Expected: digits, not measured; CIFAR-10, not measured here; published (Evci et al.,
 2020, ERK) 94.0, 93.6, 93.3 and 92.3 % at 50, 80, 90 and 95 %.
 

@@ -2,7 +2,8 @@
 
 Paper: Mocanu et al., 2018, "Scalable training of artificial neural networks with
 adaptive sparse connectivity inspired by network science".
-Cost: digits, 220 steps of WCOSTS; CIFAR-10, 97,656 steps (250 epochs) of 128 images.
+Cost: digits, 220 steps of 128 images; CIFAR-10, 97,656 steps (250 epochs) of 128
+images.
 Expected: digits and CIFAR-10, not measured (RigL: see rigl_wide_resnet.py).
 
   python -m sparsejax.train --config=configs/set_wide_resnet.py

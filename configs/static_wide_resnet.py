@@ -1,7 +1,8 @@
 """Static random sparsity in WRN-22-2, on the embedded digits or on CIFAR-10.
 
 Paper: Liu et al., 2022, "The unreasonable effectiveness of random pruning".
-Cost: digits, 220 steps of WCOSTS; CIFAR-10, 97,656 steps (250 epochs) of 128 images.
+Cost: digits, 220 steps of 128 images; CIFAR-10, 97,656 steps (250 epochs) of 128
+images.
 Expected: digits, not measured; CIFAR-10, not measured here; published (Evci et al.,
 2020, ERK) 94.1, 92.9, 91.5 and 89.0 % at 50, 80, 90 and 95 %.
 

@@ -62,8 +62,8 @@ def expected_cost(config: Mapping[str, Any], *, mode: str = "exact") -> Expected
 
     Example:
       >>> from sparsejax.configuration import load
-      >>> expected_cost(load("rigl_resnet50:imagenet")).cost.dense_flops
-      8178368512
+      >>> expected_cost(load("rigl_mlp")).cost.dense_flops
+      51712
     """
     config = plain(config)
     task: Task = build("task", config["task"], "sparsejax.tasks", _unopened(config))

@@ -119,9 +119,12 @@ def _costs(run: Run) -> tuple[list[plots.Share], str]:
         plots.Share(f"Bytes, {form}", stored[field], stored["dense"], "B")
         for form, field in (
             ("values + indices", "condensed"),
+            ("compressed sparse rows", "csr"),
             ("dense + 1-bit masks", "packed"),
             ("dense + 1-byte masks", "masked"),
         )
+        # Runs of earlier versions do not know all of them.
+        if field in stored
     ]
     title = f"{parameters} of the parameters, {inference} of the inference FLOPs, "
     return shares, title + f"{learning} of the training FLOPs"

@@ -53,7 +53,7 @@ def shrunk(spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", runs())
+@pytest.mark.parametrize("spec", [*runs()])
 def test_twenty_steps(spec, tmp_path, data_dir):
     folder = tmp_path / "run"
     command = configuration.Command(shrunk(spec), spec, folder, "")

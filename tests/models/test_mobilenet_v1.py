@@ -79,6 +79,21 @@ def test_strides(stem, side, left):
     assert jax.eval_shape(run, state, images).shape == (1, left, left, 256)
 
 
+def test_bfloat16_keeps_float32_parameters_and_logits():
+    graph, state = nnx.split(
+        abstract((8, 8, 1), 10, stem="small", width=0.25, dtype="bfloat16")
+    )
+
+    def run(state, images):
+        model = nnx.merge(graph, state)
+        return model.stem(images), model(images, train=True), nnx.state(model)
+
+    images = jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)
+    convolved, logits, new_state = jax.eval_shape(run, state, images)
+    assert (convolved.dtype, logits.dtype) == (jnp.bfloat16, jnp.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(new_state)} == {jnp.dtype("float32")}
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="width = 0: use a number above 0"):
         mobilenet_v1((8, 8, 1), 10, width=0, rngs=nnx.Rngs(0))

@@ -37,7 +37,9 @@ def test_an_average_of_two_steps_by_hand():
     assert average.model_state["seen"] == 7
 
 
-@pytest.mark.parametrize("method", ["rigl", "hard_concrete"])
+@pytest.mark.parametrize(
+    "method", ["rigl", pytest.param("hard_concrete", marks=pytest.mark.slow)]
+)
 def test_the_average_is_sparse_and_is_what_is_evaluated(method, data_dir):
     config = configuration.load(f"mlp:{method}")
     config.unlock()
