@@ -141,6 +141,30 @@ def test_evaluation_batches_may_be_larger_than_the_dataset():
     assert batch["weight"].sum() == 3
 
 
+@pytest.mark.parametrize("width", [2, 300])
+def test_images_of_two_shapes_make_no_batch(width):
+    def uneven(example, rng):
+        channels = 1 if example["label"] == 1 else 3
+        return {"image": np.zeros((width, width, channels), np.float32)}
+
+    dataset = make_dataset(3)._replace(train_transform=uneven)
+    with pytest.raises(ValueError, match=r"shape"):
+        next(train_iterator(dataset, batch_size=3, seed=0))
+
+
+def test_large_images_are_put_together_like_small_ones():
+    def large(example):
+        image = np.full((200, 200, 1), example["label"], np.float32)
+        return {"image": image, "label": np.int32(example["label"])}
+
+    dataset = make_dataset(5)._replace(evaluation_transform=large)
+    batch = next(evaluation_batches(dataset, batch_size=4))
+    assert batch["image"].shape == (4, 200, 200, 1)
+    assert (batch["image"].dtype, batch["label"].dtype) == (np.float32, np.int32)
+    assert (batch["image"] == batch["label"][:, None, None, None]).all()
+    np.testing.assert_array_equal(batch["label"], range(4))
+
+
 def joined(shares):
     """Batches put together from those of every process."""
     return [
