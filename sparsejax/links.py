@@ -51,15 +51,16 @@ def links(
     The function is traced, not run. Between a layer and its reader there may be
     whatever treats every neuron for itself and all alike: biases, activations, casts,
     normalisation by stored statistics, averages over other axes, reshapes. A sum with
-    another layer's outputs, normalisation over neurons, a convolution that sees more
-    than a pixel, or use as a result end the search: such a layer has no link.
+    another layer's outputs, normalisation over neurons, a convolution of channels by
+    themselves, or use as a result end the search: such a layer has no link.
 
     Args:
       function: called as ``function(variables, inputs)``.
       variables: pytree of parameters and statistics.
       inputs: pytree of arrays or `jax.ShapeDtypeStruct`.
-      kernels: paths of the kernels of shape ``(..., in, out)`` to look at, with leading
-        axes of length 1: those of linear layers and of 1x1 convolutions.
+      kernels: paths of the kernels of shape ``(..., in, out)`` to look at: those of
+        linear layers and of convolutions. Where a convolution reads zeros around an
+        image, it does not read a neuron's constant there.
 
     Returns:
       A link for each layer with readers, in order of execution.
@@ -217,12 +218,10 @@ def _product_axes(equation: JaxprEqn) -> tuple[int, int] | None:
         if tuple(rhs) != (0,) or batched:
             return None
         return lhs[0], len(graph.shape_of(equation.outvars[0])) - 1
-    window = graph.shape_of(equation.invars[1])[:-2]
     groups = settings["feature_group_count"] * settings["batch_group_count"]
-    rank = len(window) + 2
+    rank = len(graph.shape_of(equation.invars[1]))
     in_order = tuple(numbers.rhs_spec) == (rank - 1, rank - 2, *range(rank - 2))
-    border = any(low or high for low, high in settings["padding"])
-    if math.prod(window) != 1 or groups != 1 or not in_order or border:
+    if groups != 1 or not in_order:
         return None
     return numbers.lhs_spec[1], numbers.out_spec[1]
 

@@ -29,7 +29,7 @@ from sparsejax.nn.layers import (
 )
 from sparsejax.nn.neurons import without_idle_neurons
 from sparsejax.nn.rectifying import Rectified
-from sparsejax.nn.surgery import modules, put
+from sparsejax.nn.surgery import is_pointwise, modules, put
 from sparsejax.state import masks as masks_of
 
 __all__ = ["compress"]
@@ -88,11 +88,13 @@ def compress(
         that nothing reads are then removed, from their layer, from biases and
         normalisations behind it and from the layers that read it; what they contribute
         becomes part of the readers' biases. Only layers are narrowed that are read by
-        linear layers and 1x1 convolutions alone. The model has to be in evaluation mode
-        (``model.eval()``), since statistics of a batch are none of its constants.
+        linear layers and 1x1 convolutions alone; with ``inference`` by convolutions of
+        other windows, too, to which a neuron without inputs has to say zero. The model
+        has to be in evaluation mode (``model.eval()``), since statistics of a batch are
+        none of its constants.
         Default: all neurons stay.
-      inference: whether the model is only to predict. Needs ``inputs``, of which only
-        the shapes matter here, and a model in evaluation mode. Call what is returned
+      inference: whether the model is only to predict. Needs ``inputs``, and a model in
+        evaluation mode. Call what is returned
         under `jax.jit`.
       implementation: of the products, see `sparsejax_kernels.matmul`; default: the best
         that runs here.
@@ -140,7 +142,7 @@ def compress(
         if fits(layer) and (mask := masks.get(_kernel(path))) is not None:
             _check(path, layer, mask)
     if inputs is not None:
-        copy, masks = _narrowed(copy, masks, inputs, trainable)
+        copy, masks = _narrowed(copy, masks, inputs, trainable, fits)
     made, masked, next_ones = {}, [], {}
     if inference:
         paths = [p for p, layer in modules(copy) if fits(layer) or is_depthwise(layer)]
@@ -188,12 +190,12 @@ def _kernel(path: str) -> str:
     return f"{path}/kernel" if path else "kernel"
 
 
-def _narrowed(model, masks, inputs, trainable):
+def _narrowed(model, masks, inputs, trainable, fits):
     """The model without idle neurons; layers of whole patterns keep their shapes."""
     layers = []
     for path, layer in modules(model):
         mask = masks.get(_kernel(path))
-        if replaceable(layer) and (
+        if fits(layer) and (
             mask is None or not mask.any() or not _pattern(layer, mask, trainable)
         ):
             layers.append(path)
@@ -202,21 +204,7 @@ def _narrowed(model, masks, inputs, trainable):
 
 def replaceable(layer: Any) -> bool:
     """Whether a layer is a product over its input's last axis."""
-    if isinstance(layer, nnx.Linear):
-        return True
-    return (
-        isinstance(layer, nnx.Conv)
-        and layer.feature_group_count == 1
-        and all(size == 1 for size in layer.kernel_size)
-        and _is_unpadded(layer.padding)
-    )
-
-
-def _is_unpadded(padding: Any) -> bool:
-    """Whether padding adds nothing around an image that 1x1 kernels walk over."""
-    if isinstance(padding, str):
-        return padding in ("SAME", "VALID")
-    return not np.any(np.asarray(padding))
+    return isinstance(layer, nnx.Linear) or is_pointwise(layer)
 
 
 def replacement(

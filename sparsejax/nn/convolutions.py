@@ -67,9 +67,11 @@ class FanInConvolution(CompressedLinear):
         self, x: Float[Array, "*batch h w in"]
     ) -> Float[Array, "*batch _ _ out"]:
         """Applies the layer."""
+        weight = self.weight
+        assert isinstance(weight, FanIn)
         y = convolution(
             jnp.asarray(x, self.dtype),
-            self.weight,
+            weight,
             kernel_size=self.kernel_size,
             strides=self.strides,
             padding=self.padding,
@@ -183,9 +185,7 @@ def _padding(padding: Any) -> Any:
     )
 
 
-def convolution_twin(
-    layer: nnx.Conv, weight: FanIn, **options: Any
-) -> FanInConvolution:
+def convolution_twin(layer: Any, weight: FanIn, **options: Any) -> FanInConvolution:
     """The compressed twin of a layer that `is_convolution`."""
     down, right = layer.kernel_size
     return FanInConvolution(

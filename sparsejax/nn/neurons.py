@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, PyTree
 
 from sparsejax.links import Link, links
-from sparsejax.nn.surgery import mark_narrowed, modules, put
+from sparsejax.nn.surgery import is_pointwise, mark_narrowed, modules, put
 
 __all__ = ["without_idle_neurons"]
 
@@ -30,14 +30,15 @@ def without_idle_neurons(
     its readers make of it becomes part of their biases. A neuron whose readers have
     masked it is not needed at all. Both go, from the layer, from its readers and from
     what lies between, and what they leave without inputs or readers goes with them. One
-    neuron of a layer stays in any case.
+    neuron of a layer stays in any case, and so does one that says something else than
+    zero to a convolution of more than a pixel, which reads zeros beside the image.
 
     Args:
       model: as it is to be used (statistics of normalisations are constants of it); it
         is changed.
       masks: path -> mask of every masked kernel.
       inputs: what the model is called with, real data.
-      layers: paths of the linear layers and 1x1 convolutions that may be changed.
+      layers: paths of the linear layers and convolutions that may be changed.
 
     Returns:
       The model and the masks, those of the layers that were changed being smaller.
@@ -114,7 +115,7 @@ def _seen(
 
 def _rows(mask: np.ndarray) -> np.ndarray:
     """Which inputs a layer reads."""
-    return mask.any(axis=-1).reshape(-1)
+    return np.asarray(mask.any(axis=(*range(mask.ndim - 2), -1)))
 
 
 def _columns(mask: np.ndarray) -> np.ndarray:
@@ -137,10 +138,13 @@ def _fold(
     for reader in link.readers:
         # Not so only if the sight of the layer is not what it seems: they stay then.
         idle &= (seen[reader] == seen[reader][:1]).all(axis=0)
+        if isinstance(layer := kernels[reader], nnx.Conv) and not is_pointwise(layer):
+            idle &= seen[reader][0] == 0
     for reader in link.readers:
         layer, mask = kernels[reader], masks[reader]
         kernel = layer.kernel.get_value()
-        weights = np.where(mask, kernel, 0).reshape(kernel.shape[-2:])[idle]
+        taps = np.where(mask, kernel, 0).reshape(-1, *kernel.shape[-2:])
+        weights = taps.sum(axis=0)[idle]
         constant = seen[reader][0, idle].astype(np.float32)
         more = constant @ weights.astype(np.float32)
         mask[..., idle, :] = False

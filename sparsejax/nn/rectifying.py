@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal, jaxpr_as_fun
@@ -39,7 +40,7 @@ def is_rectifier(equation: JaxprEqn) -> bool:
 
 
 def _is_zero(atom: Any) -> bool:
-    return isinstance(atom, Literal) and not atom.aval.shape and float(atom.val) == 0
+    return isinstance(atom, Literal) and not np.shape(atom.val) and atom.val == 0
 
 
 class Rectified(nnx.Module):

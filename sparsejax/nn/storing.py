@@ -124,8 +124,8 @@ def load(path: str | os.PathLike[str], model: nnx.Module) -> nnx.Module:
         # Neurons that were removed may have left a bias to a layer that had none, and
         # normalisations that were folded, too.
         bias = tensors.get(f"{name}/bias" if name else "bias")
-        lacks_one = getattr(layer, "bias", None) is None and bias is not None
-        if lacks_one and (narrowed or inference):
+        may_gain_one = getattr(layer, "bias", None) is None and (narrowed or inference)
+        if may_gain_one and bias is not None:
             layer.bias, layer.use_bias = nnx.Param(jnp.zeros_like(bias)), True
     made = {}
     if inference:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
-__all__ = ["is_narrowed", "mark_narrowed", "modules", "put"]
+__all__ = ["is_narrowed", "is_pointwise", "mark_narrowed", "modules", "put"]
 
 
 def modules(model: nnx.Module) -> Iterator[tuple[str, Any]]:
@@ -38,6 +39,23 @@ def put(model: nnx.Module, made: Mapping[str, nnx.Module]) -> nnx.Module:
             "keep layers as attributes, in nnx.List or in nnx.Dict"
         )
     return model
+
+
+def is_pointwise(layer: Any) -> bool:
+    """Whether a layer is a convolution of single pixels, and of no border."""
+    return (
+        isinstance(layer, nnx.Conv)
+        and layer.feature_group_count == 1
+        and all(size == 1 for size in layer.kernel_size)
+        and _is_unpadded(layer.padding)
+    )
+
+
+def _is_unpadded(padding: Any) -> bool:
+    """Whether padding adds nothing around an image that 1x1 kernels walk over."""
+    if isinstance(padding, str):
+        return padding in ("SAME", "VALID")
+    return not np.any(np.asarray(padding))
 
 
 def mark_narrowed(model: Any) -> None:

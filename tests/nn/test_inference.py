@@ -135,6 +135,54 @@ def test_the_implementation_may_be_named(implementation):
     close(outputs(fast, x), outputs(model, x))
 
 
+class Windows(nnx.Module):
+    """Convolutions that read each other's channels over more than a pixel."""
+
+    def __init__(self, rngs):
+        self.first = nnx.Conv(3, 8, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(8, use_running_average=True, rngs=rngs)
+        self.second = nnx.Conv(8, 6, (3, 3), padding=1, rngs=rngs)
+        self.head = nnx.Linear(6, 4, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.norm(self.first(x)))
+        return self.head(nnx.relu(self.second(x)).mean(axis=(1, 2)))
+
+
+def test_idle_channels_leave_convolutions_of_any_window(tmp_path):
+    model, _ = trained(Windows(nnx.Rngs(0)))
+    masks = {
+        name: {"kernel": np.ones(getattr(model, name).kernel.shape, bool)}
+        for name in ("first", "second", "head")
+    }
+    # Without inputs are channels 1 and 2, of which 1 says nothing and 2 a constant, and
+    # channel 5 of the second; nobody reads channel 3.
+    masks["first"]["kernel"][..., [1, 2]] = False
+    masks["second"]["kernel"][..., 3, :] = False
+    masks["second"]["kernel"][..., 5] = False
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    everywhere = jax.tree.map(lambda _: None, params)
+    initial = {
+        name: everywhere[name] | jax.tree.map(jnp.asarray, masks.get(name, {}))
+        for name in params
+    }
+    tx = sj.static(optax.sgd(0.1), sparsity=None, initial_masks=initial)
+    state = tx.init(params)
+    nnx.update(model, sj.sparsify(params, state))
+    says = jnp.where(jnp.arange(8) == 1, -2.0, 2.0)
+    model.norm.bias.set_value(says)
+    model.norm.mean.set_value(jnp.zeros(8))
+    model.first.bias.set_value(jnp.zeros(8))
+    x = jax.random.normal(jax.random.key(1), (2, 6, 7, 3))
+    fast = sj.compress(model, state, inputs=x, inference=True)
+    widths = [len(getattr(fast.model, name).bias) for name in ("first", "second")]
+    assert widths == [6, 5]
+    close(outputs(fast, x), outputs(model, x))
+    sj.save(tmp_path / "model.safetensors", fast)
+    again = sj.load(tmp_path / "model.safetensors", Windows(nnx.Rngs(1)))
+    np.testing.assert_array_equal(outputs(again, x), outputs(fast, x))
+
+
 def test_errors_name_what_is_wrong():
     model, state = trained(Network(nnx.Rngs(0)))
     x = jnp.ones((1, 8, 8, 3))
