@@ -2,35 +2,74 @@
 #ifndef SPARSEJAX_KERNELS_CONVOLUTIONS_H_
 #define SPARSEJAX_KERNELS_CONVOLUTIONS_H_
 
+#include <cmath>
 #include <cstring>
 
 #include "fan_in.h"
 
 namespace sparsejax_kernels {
 
-// Floats of a panel, at most: it has to stay in a core's own cache.
-constexpr i64 kMostOfPanel = 192 * 1024;
+// A few pixels that fill no vector have a narrow panel of their own.
+constexpr i64 kTail = 4;
 
-// Cuts the pixels of images into tiles, whose panels hold depth rows, and where these are
-// too few for all threads their outputs into parts; body(image, first pixel, how many of
-// them, vectors, first output, last output).
-template <class Body>
+// Into how many tiles of pixels, and parts of the outputs, an image is best cut: the
+// fewest vectors summed and packed by the busiest thread. Measured: reading a weight
+// takes as long as summing a vector, and panels that are larger than the nearest cache
+// take longer, the larger they are.
+struct Cut {
+  i64 tiles;
+  i64 parts;
+};
+
+inline Cut cheapest_cut(i64 vectors, i64 most, i64 lanes, i64 batch, i64 threads,
+                        i64 depth, i64 entries) {
+  Cut best = {vectors, 1};
+  double least = -1;
+  for (i64 tiles = ceil_div(vectors, most); tiles <= vectors; ++tiles) {
+    const i64 parts = std::max<i64>(1, ceil_div(threads, tiles * batch));
+    const double width = ceil_div(vectors, tiles);
+    const double size = depth * width * lanes * sizeof(float) / 49152;
+    const double slower = size > 1 ? 1 + 0.3 * std::log2(size) : 1;
+    const double task = 2 * depth * width + entries * (width + 1) * slower / parts;
+    const double cost = ceil_div(tiles * parts * batch, threads) * task;
+    if (least < 0 || cost < least) {
+      least = cost;
+      best = {tiles, parts};
+    }
+  }
+  return best;
+}
+
+// Cuts images into tiles of pixels, whose panels hold depth rows and one of zeros, and
+// the outputs into parts. pack(image, first pixel, how many, width, panel) fills such
+// rows; sum(panel, vectors, image, first pixel, how many, first output, last output).
+template <class Pack, class Sum>
 void tile_pixels(const Table& table, xla::ffi::ThreadPool& pool, i64 batch, i64 pixels,
-                 i64 depth, i64 work, i64 outputs, Body&& body) {
-  const i64 lanes = table.lanes, vectors = ceil_div(pixels, lanes);
+                 i64 depth, i64 entries, i64 outputs, Pack&& pack, Sum&& sum) {
+  const i64 lanes = table.lanes, rest = pixels % lanes;
+  const bool tail = lanes > kTail && pixels > lanes && rest && rest <= kTail;
+  const i64 vectors = tail ? pixels / lanes : ceil_div(pixels, lanes);
   i64 threads = std::max<i64>(1, pool.num_threads());
-  if (work < kWorthAThread) threads = 1;
-  const i64 most = std::clamp<i64>(kMostOfPanel / (depth * lanes), 1, table.most_vectors);
-  i64 tiles = ceil_div(vectors, most);
-  if (tiles * batch < threads)
-    tiles = std::min(vectors, ceil_div(threads, batch));
-  const i64 parts = tiles * batch < threads ? ceil_div(threads, tiles * batch) : 1;
-  parallel_for(pool, batch * tiles * parts, threads, [&](i64 task) {
+  if (entries * pixels * batch < kWorthAThread) threads = 1;
+  const auto [tiles, parts] = cheapest_cut(vectors, table.most_vectors, lanes, batch,
+                                           threads, depth, entries);
+  parallel_for(pool, batch * tiles * parts, threads, [&, tiles = tiles,
+                                                      parts = parts](i64 task) {
     const i64 part = task % parts, tile = task / parts % tiles;
+    const i64 image = task / parts / tiles;
     const i64 begin = vectors * tile / tiles, end = vectors * (tile + 1) / tiles;
-    const i64 first = begin * lanes;
-    body(task / parts / tiles, first, std::min((end - begin) * lanes, pixels - first),
-         end - begin, outputs * part / parts, outputs * (part + 1) / parts);
+    const i64 first = begin * lanes, width = (end - begin) * lanes;
+    const i64 size = tile == tiles - 1 ? pixels - first : width;
+    float* panel = scratch(0, (depth + 1) * (width + kTail));
+    const auto fill = [&](i64 from, i64 count, i64 width, float* rows) {
+      pack(image, from, count, width, rows);
+      std::memset(rows + depth * width, 0, width * sizeof(float));
+    };
+    fill(first, std::min(size, width), width, panel);
+    if (size > width)
+      fill(first + width, size - width, kTail, panel + (depth + 1) * width);
+    sum(panel, static_cast<int>(end - begin), image, first, size, outputs * part / parts,
+        outputs * (part + 1) / parts);
   });
 }
 
@@ -42,18 +81,19 @@ bool convolve_pixels(const Table& table, xla::ffi::ThreadPool& pool, const float
   const i64 channels = rows.limit;
   if (batch * pixels == 0) return true;
   std::atomic<bool> fine{true};
-  tile_pixels(table, pool, batch, pixels, channels, rows.entries * pixels * batch,
-              outputs, [&](i64 image, i64 at, i64 size, i64 vectors, i64 first, i64 last) {
-    const i64 width = vectors * table.lanes;
-    float* panel = scratch(0, (channels + 1) * width);
-    table.pack_pixels(x + image * channels * pixels + at, pixels, channels, size, width,
-                      panel);
-    std::memset(panel + channels * width, 0, width * sizeof(float));
-    if (!kernels_of<Index>(table).pixels(panel, static_cast<int>(vectors), rows, epilogue,
-                                         size, y + image * outputs * pixels + at, pixels,
-                                         first, last))
-      fine = false;
-  });
+  tile_pixels(
+      table, pool, batch, pixels, channels, rows.entries, outputs,
+      [&](i64 image, i64 first, i64 size, i64 width, float* panel) {
+        table.pack_pixels(x + image * channels * pixels + first, pixels, channels, size,
+                          width, panel);
+      },
+      [&](const float* panel, int vectors, i64 image, i64 at, i64 size, i64 first,
+          i64 last) {
+        if (!kernels_of<Index>(table).pixels(panel, vectors, rows, epilogue, size,
+                                             y + image * outputs * pixels + at, pixels,
+                                             first, last))
+          fine = false;
+      });
   return fine;
 }
 
@@ -63,25 +103,26 @@ template <class Index>
 bool convolve_windows(const Table& table, xla::ffi::ThreadPool& pool, const float* x,
                       i64 batch, i64 channels, const Windows& windows,
                       const Rows<Index>& rows, Epilogue epilogue, float* y, i64 outputs) {
-  const i64 pixels = windows.rows * windows.columns, depth = rows.limit;
+  const i64 pixels = windows.rows * windows.columns;
   if (batch * pixels == 0) return true;
   std::atomic<bool> fine{true};
-  tile_pixels(table, pool, batch, pixels, depth, rows.entries * pixels * batch, outputs,
-              [&](i64 image, i64 at, i64 size, i64 vectors, i64 first, i64 last) {
-    const i64 width = vectors * table.lanes;
-    const i64 lines = (at + size - 1) / windows.columns - at / windows.columns;
-    const i64 length = (windows.columns - 1) * windows.column_stride + windows.wide;
-    float* panel = scratch(0, (depth + 1) * width);
-    float* bordered =
-        scratch(1, (lines * windows.row_stride + windows.tall) * length + kBehind);
-    table.pack_windows(x + image * channels * windows.height * windows.width, windows,
-                       channels, at, size, width, bordered, panel);
-    std::memset(panel + depth * width, 0, width * sizeof(float));
-    if (!kernels_of<Index>(table).pixels(panel, static_cast<int>(vectors), rows, epilogue,
-                                         size, y + image * outputs * pixels + at, pixels,
-                                         first, last))
-      fine = false;
-  });
+  tile_pixels(
+      table, pool, batch, pixels, rows.limit, rows.entries, outputs,
+      [&](i64 image, i64 first, i64 size, i64 width, float* panel) {
+        const i64 lines = (first + size - 1) / windows.columns - first / windows.columns;
+        const i64 length = (windows.columns - 1) * windows.column_stride + windows.wide;
+        float* bordered =
+            scratch(1, (lines * windows.row_stride + windows.tall) * length + kBehind);
+        table.pack_windows(x + image * channels * windows.height * windows.width, windows,
+                           channels, first, size, width, bordered, panel);
+      },
+      [&](const float* panel, int vectors, i64 image, i64 at, i64 size, i64 first,
+          i64 last) {
+        if (!kernels_of<Index>(table).pixels(panel, vectors, rows, epilogue, size,
+                                             y + image * outputs * pixels + at, pixels,
+                                             first, last))
+          fine = false;
+      });
   return fine;
 }
 

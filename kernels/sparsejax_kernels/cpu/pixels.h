@@ -7,9 +7,7 @@
 namespace sparsejax_kernels {
 namespace {
 
-// Measured: rows of four cache lines at a time beat rows of eight, whose panels are twice
-// as large.
-constexpr int kMostVectors = kLanes == 16 ? 4 : 8;
+constexpr int kMostVectors = 8;
 
 // The first count lanes of a vector, at most N; writes nothing behind them.
 template <int N>
@@ -27,31 +25,35 @@ INLINE void store_up_to(float* to, Vector<N> value, i64 count) {
   }
 }
 
-// V vectors of pixels of each output channel, from a panel of V * N wide rows.
-template <class Index, int V>
+// V vectors of pixels of each output channel, from a panel of V * N wide rows; with a
+// tail four more pixels, from a panel of their own behind it, which is small enough to
+// stay in the nearest cache.
+template <class Index, int V, bool kTail>
 bool sum_pixels_of(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
                    i64 pixels, float* y, i64 stride, i64 first, i64 last) {
   constexpr int N = kLanes;
   constexpr int W = V * N;
+  const float* tails = panel + (rows.limit + 1) * W;
   constexpr int U = V >= 5 ? 1 : V >= 3 ? 2 : 4;
   for (i64 r = first; r < last; ++r) {
     const float* values = rows.values + r * rows.length;
     const Index* indices = rows.indices + r * rows.length;
     if (!in_range(indices, rows.length, rows.limit)) return false;
     Vector<N> sums[U][V] = {};
-    auto add = [&](float value, i64 index, Vector<N>* sum)
-        __attribute__((always_inline)) {
+    Vector<4> tail[U] = {};
+    auto add = [&](float value, i64 index, int u) __attribute__((always_inline)) {
       const float* row = panel + index * W;
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sum[v] += value * load<N>(row + v * N);
+      for (int v = 0; v < V; ++v) sums[u][v] += value * load<N>(row + v * N);
+      if (kTail) tail[u] += value * load<4>(tails + index * 4);
     };
     i64 k = 0, at[4];
     for (; k + 4 <= rows.length; k += 4) {
       four_indices(indices + k, at);
 #pragma GCC unroll 4
-      for (int u = 0; u < 4; ++u) add(values[k + u], at[u], sums[u % U]);
+      for (int u = 0; u < 4; ++u) add(values[k + u], at[u], u % U);
     }
-    for (; k < rows.length; ++k) add(values[k], indices[k], sums[0]);
+    for (; k < rows.length; ++k) add(values[k], indices[k], 0);
     const float bias = epilogue.bias ? epilogue.bias[r] : 0.f;
     float* to = y + r * stride;
 #pragma GCC unroll 8
@@ -61,24 +63,34 @@ bool sum_pixels_of(const float* panel, const Rows<Index>& rows, Epilogue epilogu
       for (int u = 1; u < U; ++u) sum += sums[u][v];
       sum += bias;
       if (epilogue.relu) sum = positive<N>(sum);
-      if (v < V - 1)
+      if (kTail || v < V - 1)
         store<N>(to + v * N, sum);
       else
         store_up_to<N>(to + v * N, sum, pixels - v * N);
+    }
+    if (kTail) {
+#pragma GCC unroll 4
+      for (int u = 1; u < U; ++u) tail[0] += tail[u];
+      tail[0] += bias;
+      if (epilogue.relu) tail[0] = positive<4>(tail[0]);
+      store_up_to<4>(to + W, tail[0], pixels - W);
     }
   }
   return true;
 }
 
-// For pixels <= vectors * kLanes, more than with one vector less.
+// For pixels <= vectors * kLanes, more than with one vector less, or for up to four more.
 template <class Index>
 bool sum_pixels(const float* panel, int vectors, const Rows<Index>& rows,
                 Epilogue epilogue, i64 pixels, float* y, i64 stride, i64 first,
                 i64 last) {
 #define CASE(V)                                                                   \
   case V:                                                                         \
-    return sum_pixels_of<Index, V>(panel, rows, epilogue, pixels, y, stride, first, \
-                                   last)
+    return pixels > V * kLanes                                                    \
+               ? sum_pixels_of<Index, V, true>(panel, rows, epilogue, pixels, y,  \
+                                               stride, first, last)               \
+               : sum_pixels_of<Index, V, false>(panel, rows, epilogue, pixels, y, \
+                                                stride, first, last)
   switch (vectors) {
     CASE(1);
     CASE(2);

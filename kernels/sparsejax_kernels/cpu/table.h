@@ -66,7 +66,8 @@ struct Kernels {
                  const Index* indices, i64 length, i64 limit, bool add,
                  float* gradient, i64 first, i64 last);
   // y[r, p] for p < pixels, rows stride apart, from a panel [limit + 1][vectors]; pixels
-  // fill all of the vectors but the last.
+  // fill all of the vectors but the last, or all, and those that are left, at most four,
+  // have a panel [limit + 1][4] behind the other.
   bool (*pixels)(const float* panel, int vectors, const Rows<Index>& rows,
                  Epilogue epilogue, i64 pixels, float* y, i64 stride, i64 first,
                  i64 last);

@@ -53,7 +53,7 @@ void pack_windows(const float* x, const Windows& windows, i64 channels, i64 firs
     for (i64 tap = 0; tap < windows.tall * windows.wide; ++tap) {
       float* to = panel + (tap * channels + c) * width;
       const float* from = bordered + tap / windows.wide * length + tap % windows.wide;
-      if (size < width) store<N>(to + width - N, Vector<N>{});
+      for (i64 w = size; w < width; ++w) to[w] = 0;
       for (i64 h = top; h < bottom; ++h) {
         const i64 begin = h == top ? first - top * columns : 0;
         const i64 left = least(columns, end - h * columns) - begin;
