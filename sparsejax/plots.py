@@ -36,6 +36,18 @@ Rows = Sequence[Mapping[str, Any]]
 """Rows of `metrics.jsonl` of one kind, in order of their step."""
 
 
+# Metrics that are fractions, and how their percentages read.
+_PERCENT = {
+    "accuracy": "% correct",
+    "mean_average_precision": "%, mean of 50 to 95 % overlap",
+    "average_precision_50": "%, at 50 % overlap",
+}
+_NAMES = {
+    "mean_average_precision": "average precision",
+    "average_precision_50": "average precision at 50 %",
+}
+
+
 class Share(NamedTuple):
     """A cost and what the dense network costs, both in `unit`."""
 
@@ -54,7 +66,8 @@ def curve(metric: str, train: Rows, evaluation: Rows, last_move: int | None) -> 
     """Draws a metric over the steps, of training batches and of evaluations.
 
     Args:
-      metric: name of the scalar: `"loss"`, `"accuracy"` (a fraction, shown in %).
+      metric: name of the scalar: `"loss"`, or a fraction that is shown in %:
+        `"accuracy"`, `"mean_average_precision"`, `"average_precision_50"`.
       train: training rows; drawn with their running mean when there are many.
       evaluation: evaluation rows.
       last_move: step after which the masks no longer change, marked; or None.
@@ -62,7 +75,8 @@ def curve(metric: str, train: Rows, evaluation: Rows, last_move: int | None) -> 
     Returns:
       A `matplotlib.figure.Figure`; None when no row has the metric.
     """
-    scale = 100.0 if metric == "accuracy" else 1.0
+    detail = _PERCENT.get(metric)
+    scale = 100.0 if detail else 1.0
     series = {
         "training": _series(train, metric, scale),
         "evaluation": _series(evaluation, metric, scale),
@@ -91,14 +105,14 @@ def curve(metric: str, train: Rows, evaluation: Rows, last_move: int | None) -> 
             axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=12))
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_locator(ticker.NullLocator())
-        if metric == "accuracy":
+        if detail:
             # Room for a marker at 100 %, however narrow the range.
             axes.set_ylim(top=100 + 0.03 * max(1.0, 100 - axes.get_ylim()[0]))
-        detail = "% correct" if metric == "accuracy" else "mean over examples"
-        detail += ", log scale" if logarithmic else ""
-        titles(axes, _curve_title(metric, series), detail)
+        unit = detail or "mean over examples"
+        unit += ", log scale" if logarithmic else ""
+        titles(axes, _curve_title(metric, series), unit)
         steps_axis(axes)
-        mark(axes, last_move, 0.06 if metric == "accuracy" else 0.94)
+        mark(axes, last_move, 0.06 if detail else 0.94)
         legend(axes)
 
     return drawn(HALF, 3.3, draw)
@@ -375,8 +389,8 @@ def _curve_title(metric: str, series: Mapping[str, tuple[list, list]]) -> str:
     _, values = series["evaluation"]
     which = "Evaluation" if values else "Training"
     last = (values or series["training"][1])[-1]
-    written = f"{last:.2f} %" if metric == "accuracy" else f"{last:.4g}"
-    return f"{which} {metric} ends at {written}"
+    written = f"{last:.2f} %" if metric in _PERCENT else f"{last:.4g}"
+    return f"{which} {_NAMES.get(metric, metric)} ends at {written}"
 
 
 def _weighted(values: Mapping[str, float], sizes: Mapping[str, int]) -> float:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sparsejax import plots
+from sparsejax import pictures, plots
 from sparsejax.plot_style import save
 from sparsejax.report_page import page
 from sparsejax.runs import Run, RunError, read_run
@@ -22,7 +22,8 @@ __all__ = ["figures", "main", "write_report"]
 def write_report(workdir: str | pathlib.Path) -> pathlib.Path:
     """Draws the plots of a run and writes its report.
 
-    Reads `config.json`, `metrics.jsonl` and, once the run has ended, `summary.json`;
+    Reads `config.json`, `metrics.jsonl` and, once the run has ended, `summary.json` and
+    `samples.npz`;
     writes `plots/*.png` and `report.html`, which holds the images and needs neither
     network nor scripts. Plots of an earlier report are replaced.
 
@@ -72,6 +73,13 @@ def figures(run: Run) -> dict[str, Any]:
     drawn = {
         "loss": plots.curve("loss", train, evaluation, last_move),
         "accuracy": plots.curve("accuracy", train, evaluation, last_move),
+        "average_precision_50": plots.curve(
+            "average_precision_50", train, evaluation, last_move
+        ),
+        "mean_average_precision": plots.curve(
+            "mean_average_precision", train, evaluation, last_move
+        ),
+        "detections": pictures.detections(run.samples),
         "cost": plots.cost(*_costs(run)),
         "density": plots.density(topology, sizes),
         "turnover": plots.turnover(topology, sizes),

@@ -12,6 +12,17 @@ from sparsejax.plot_style import short
 from sparsejax.report_style import STYLE
 from sparsejax.runs import Row, Run
 
+# The first of these that a run has is what its report begins with.
+_REACHED = {
+    "accuracy": "evaluation accuracy",
+    "average_precision_50": "average precision at 50 % overlap",
+}
+_HEADLINES = {
+    "accuracy": "Accuracy",
+    "average_precision_50": "Average precision at 50 %",
+    "mean_average_precision": "Average precision",
+}
+
 
 def page(run: Run, images: Mapping[str, tuple[bytes, float]]) -> str:
     """Writes the report of a run as one HTML document.
@@ -31,7 +42,10 @@ def page(run: Run, images: Mapping[str, tuple[bytes, float]]) -> str:
         return f"<div class='pictures'>{shown}</div>" if shown else ""
 
     sections = {
-        "Learning": pictures("loss", "accuracy"),
+        "Learning": pictures(
+            "loss", "accuracy", "average_precision_50", "mean_average_precision"
+        ),
+        "Examples": pictures("detections"),
         "Cost against the dense network": pictures("cost"),
         "Topology": pictures("density", "turnover", "exploration", "moves"),
         "Layers": pictures("layers") + _layer_table(run),
@@ -78,8 +92,14 @@ def _title(run: Run) -> str:
 
 
 def _claim(run: Run) -> str:
-    accuracy = run.last("accuracy")
-    reached = None if accuracy is None else f"{_percent(accuracy)} evaluation accuracy"
+    reached = next(
+        (
+            f"{_percent(value)} {words}"
+            for metric, words in _REACHED.items()
+            if (value := run.last(metric)) is not None
+        ),
+        None,
+    )
     if not run.summary:
         claim = f"Under way: the last logged step is {run.step:,}"
         return f"{claim}, with {reached}." if reached else f"{claim}."
@@ -94,10 +114,12 @@ def _claim(run: Run) -> str:
 
 def _tiles(run: Run) -> str:
     tiles = []
-    accuracy, loss = run.last("accuracy"), run.last("loss")
-    if accuracy is not None:
-        detail = "in evaluation" if loss is None else f"in evaluation, loss {loss:.4g}"
-        tiles.append(("Accuracy", _percent(accuracy), detail))
+    loss = run.last("loss")
+    for metric, label in _HEADLINES.items():
+        if (value := run.last(metric)) is not None:
+            where = "in evaluation"
+            detail = where if loss is None else f"{where}, loss {loss:.4g}"
+            tiles.append((label, _percent(value), detail))
     if run.masked:
         active, size = _totals(run.masked)
         zeros, count = f"{size - active:,} zeros", len(run.masked)

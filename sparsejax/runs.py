@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import pathlib
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 Row = Mapping[str, Any]
 
@@ -28,6 +31,20 @@ class Run(NamedTuple):
     config: Row
     rows: Mapping[str, Sequence[Row]]
     summary: Row
+
+    @property
+    def samples(self) -> Mapping[str, np.ndarray]:
+        """`samples.npz`, what the task shows of a few examples; empty without one."""
+        path = self.workdir / "samples.npz"
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path) as stored:
+                return dict(stored)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise RunError(
+                f"{path} is no NumPy archive ({error}); delete it or run again"
+            ) from error
 
     @property
     def step(self) -> int:

@@ -7,7 +7,7 @@
                   yours: rigl_mlp, configs/rigl_resnet50.py, rigl_resnet50:imagenet.
 --workdir         The run directory; default: runs/NAME. It gets config.json,
                   metrics.jsonl, tensorboard/, checkpoints/, summary.json, report.html
-                  and plots/.
+                  and plots/, and of some tasks samples.npz.
 --config.FIELD    Overrides a field: --config.seed=1, --config.method.sparsity=0.95.
                   Also arguments that the config does not mention:
                   --config.method.packed=True.
@@ -58,7 +58,7 @@ from typing import Any
 import jax
 import tensorflow_datasets as tfds
 from absl import flags, logging
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import sparsejax as sj
 from sparsejax import configuration, interruption, validation, workdir
@@ -164,7 +164,10 @@ def run(command: configuration.Command) -> int:
                 return FINISHED
 
             # ------------------------------------ devices: one batch over all of them
-            mesh = jax.make_mesh((jax.device_count(),), ("data",))
+            # The compiler places what follows from the batch: a network may do what the
+            # types of explicit shardings have no rule for.
+            automatic = (AxisType.Auto,)
+            mesh = jax.make_mesh((jax.device_count(),), ("data",), automatic)
             everywhere = NamedSharding(mesh, PartitionSpec())
             split = NamedSharding(mesh, PartitionSpec("data"))
             # Simulated devices can deadlock in a collective of the next step.
@@ -268,6 +271,8 @@ def run(command: configuration.Command) -> int:
                 command, task, state, metrics, seconds=seconds, energy=energy.as_dict()
             )
             metrics.close()
+            if task.samples is not None:
+                workdir.write_arrays(folder / "samples.npz", task.samples(state))
             workdir.write_json(folder / "summary.json", summary)
             write_report(folder)
             shown.message(sj.summary(state.params, state.optimizer_state))
@@ -365,7 +370,7 @@ def _finished_step(folder: Any) -> int | None:
 
 
 def _text(row: dict[str, float]) -> str:
-    shown = ("loss", "accuracy")
+    shown = ("loss", "accuracy", "mean_average_precision", "average_precision_50")
     return "  ".join(f"{name} {row[name]:.4f}" for name in shown if name in row)
 
 

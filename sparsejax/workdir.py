@@ -2,11 +2,14 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from sparsejax.building import ConfigError
 
@@ -114,10 +117,25 @@ def write_json(path: pathlib.Path, value: Any) -> None:
       path: The file.
       value: Plain data.
     """
+    _write(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a NumPy archive so that a reader finds the old file or the new one.
+
+    Args:
+      path: The file, ``.npz``.
+      arrays: Name to array.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    _write(path, buffer.getvalue())
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
     partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
+    with open(partial, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

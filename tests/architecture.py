@@ -38,8 +38,8 @@ FILES = {
     3: "extras",
     4: """average_precision building checkpoint energy health interruption metrics
         progress workdir""",
-    6: """configuration cost/__main__ cost_table expected_cost plot_style plots report
-        report_page report_style runs summary_file train validation""",
+    6: """configuration cost/__main__ cost_table expected_cost pictures plot_style plots
+        report report_page report_style runs summary_file train validation""",
 }
 
 MAY_IMPORT = {
