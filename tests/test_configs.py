@@ -16,6 +16,7 @@ NAMES = configuration.available()
 # Of the networks that train on more than the embedded digits.
 ARGUMENTS = {
     "resnet50": ("digits", "imagenet", "imagenet_5x"),
+    "ssd_mobilenet_v1": ("scenes", "voc", "coco"),
     "mobilenet_v1": ("digits", "imagenet"),
     "wide_resnet": ("digits", "cifar10"),
 }
@@ -28,6 +29,7 @@ def test_all_that_were_promised_are_there():
         "resnet50": (*methods, "srigl", "ac_dc", "soft_threshold"),
         "mobilenet_v1": ("dense", "static", "rigl", "magnitude", "autosparse"),
         "wide_resnet": methods,
+        "ssd_mobilenet_v1": ("dense", "rigl"),
     }
     expected = {
         f"{method}_{network}" for network in networks for method in networks[network]
@@ -75,7 +77,8 @@ class TestEveryConfig:
 
     def test_rejects_an_argument_that_it_has_not(self, name):
         # The argument of `mlp` is a method; the others name theirs.
-        expected = "known: .*rigl" if name == "mlp" else f"nothing.*{name}:digits"
+        first = f"{name}:{_arguments(name)[0]}"
+        expected = "known: .*rigl" if name == "mlp" else f"nothing.*{first}"
         with pytest.raises(ConfigError, match=expected):
             configuration.load(f"{name}:nothing")
 

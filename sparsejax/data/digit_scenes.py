@@ -185,7 +185,7 @@ def _train_example(
         return _evaluation_example(stored)
     image, of_scene = PIL.Image.fromarray(stored["image"]), stored["objects"]
     window = objects.random_window(of_scene, rng, largest=2.0)
-    pixels = objects.shown(image, window, size=_SIDE, fill=(0,))
+    pixels = objects.shown(image, window, size=_SIDE, fill=0)
     return _example(np.asarray(pixels), objects.in_window(of_scene, window))
 
 

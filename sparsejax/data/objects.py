@@ -181,7 +181,11 @@ def crop(objects: Objects, rng: np.random.Generator) -> Window:
 
 
 def shown(
-    image: PIL.Image.Image, window: Window, *, size: int, fill: tuple[int, ...]
+    image: PIL.Image.Image,
+    window: Window,
+    *,
+    size: int,
+    fill: int | tuple[int, int, int],
 ) -> PIL.Image.Image:
     """Resizes what a window shows to a square, bilinearly with antialiasing.
 
@@ -189,7 +193,7 @@ def shown(
       image: The whole image.
       window: What is shown of it.
       size: Height and width of the result.
-      fill: The colour beyond the image.
+      fill: The colour beyond the image: a grey, or red, green and blue.
 
     Returns:
       The resized image.
@@ -197,7 +201,7 @@ def shown(
     Example:
       >>> image = PIL.Image.new("L", (6, 4), 255)
       >>> window = (0.0, 0.0, 2.0, 2.0)
-      >>> np.asarray(shown(image, window, size=4, fill=(9,)))[0].tolist()
+      >>> np.asarray(shown(image, window, size=4, fill=9))[0].tolist()
       [255, 255, 9, 9]
     """
     top, left, bottom, right = window
@@ -219,7 +223,7 @@ def shown(
     )
     if (width, height) == (size, size):
         return part
-    whole = PIL.Image.new(image.mode, (size, size), fill if len(fill) > 1 else fill[0])
+    whole = PIL.Image.new(image.mode, (size, size), fill)
     whole.paste(part, (first[1], first[0]))
     return whole
 

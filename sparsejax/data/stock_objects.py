@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -98,6 +99,19 @@ def prepared(
             "--out_path=..."
         )
     return builder
+
+
+def class_names(builder: tfds.core.DatasetBuilder) -> list[str]:
+    """What the labels of a prepared dataset mean.
+
+    Args:
+      builder: As :func:`prepared` returns it.
+
+    Returns:
+      The names in the order of the labels.
+    """
+    features: Any = builder.info.features
+    return features["objects"]["label"].names
 
 
 def train_example(

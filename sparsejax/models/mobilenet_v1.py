@@ -1,6 +1,6 @@
 """MobileNetV1: depthwise 3x3 and 1x1 convolutions in turn."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,21 @@ _BLOCKS = (
     (1024, 1),
 )
 # For small images the first strides, the stem's among them, are 1.
-_SMALL_STRIDES = 3
+_SMALL_UNSTRIDED = (0, 1, 2)
+
+
+def scaled(features: int, width: float) -> int:
+    """The features of a layer in a network of another width, a multiple of 8.
+
+    Never more than a tenth below what was asked for.
+
+    Example:
+      >>> scaled(32, 0.3)
+      16
+    """
+    wanted = features * width
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * wanted else rounded + 8
 
 
 class SeparableBlock(nnx.Module):
@@ -46,7 +60,53 @@ class SeparableBlock(nnx.Module):
         return jax.nn.relu(self.norm2(hidden, use_running_average=not train))
 
 
-class MobileNetV1(nnx.Module):
+class Trunk(nnx.Module):
+    """``stem``, ``stem_norm`` and ``block0`` to ``block12``.
+
+    Args:
+      channels: of the images.
+      width: the width multiplier.
+      unstrided: which of the five strides of 2, counted from 0, are 1.
+      dtype: of the convolutions.
+      rngs: the initialisation's random streams.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: float,
+        unstrided: Collection[int],
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        features = scaled(32, width)
+        first = 1 if 0 in unstrided else 2
+        self.stem = convolution(channels, features, 3, first, dtype=dtype, rngs=rngs)
+        self.stem_norm = normalisation(features, rngs=rngs)
+        self.depth = len(_BLOCKS)
+        strides = 0
+        for index, (outputs, stride) in enumerate(_BLOCKS):
+            strides += stride > 1
+            if strides in unstrided:
+                stride = 1
+            outputs = scaled(outputs, width)
+            block = SeparableBlock(features, outputs, stride, dtype=dtype, rngs=rngs)
+            setattr(self, f"block{index}", block)
+            features = outputs
+
+    def maps(
+        self, inputs: Float[Array, "batch h w c"], train: bool
+    ) -> Iterator[Float[Array, "batch new_h new_w features"]]:
+        """Computes the outputs of all blocks, one after the other."""
+        hidden = self.stem_norm(self.stem(inputs), use_running_average=not train)
+        hidden = jax.nn.relu(hidden)
+        for index in range(self.depth):
+            hidden = getattr(self, f"block{index}")(hidden, train)
+            yield hidden
+
+
+class MobileNetV1(Trunk):
     """``stem``, ``stem_norm``, ``block0`` to ``block12``, pooling and ``head``.
 
     The arguments are those of :func:`mobilenet_v1`, all of them checked there.
@@ -62,27 +122,11 @@ class MobileNetV1(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        def scaled(features: int) -> int:
-            # To a multiple of 8, and never more than a tenth below what was asked for.
-            wanted = features * width
-            rounded = max(8, int(wanted + 4) // 8 * 8)
-            return rounded if rounded >= 0.9 * wanted else rounded + 8
-
-        features = scaled(32)
-        small = stem == "small"
-        first = 1 if small else 2
-        self.stem = convolution(channels, features, 3, first, dtype=dtype, rngs=rngs)
-        self.stem_norm = normalisation(features, rngs=rngs)
-        self.depth = len(_BLOCKS)
-        strides = 1
-        for index, (outputs, stride) in enumerate(_BLOCKS):
-            strides += stride > 1
-            if small and strides <= _SMALL_STRIDES:
-                stride = 1
-            outputs = scaled(outputs)
-            block = SeparableBlock(features, outputs, stride, dtype=dtype, rngs=rngs)
-            setattr(self, f"block{index}", block)
-            features = outputs
+        unstrided = _SMALL_UNSTRIDED if stem == "small" else ()
+        super().__init__(
+            channels, width=width, unstrided=unstrided, dtype=dtype, rngs=rngs
+        )
+        features = scaled(_BLOCKS[-1][0], width)
         self.head = nnx.Linear(features, number_of_classes, dtype=dtype, rngs=rngs)
 
     def __call__(
@@ -95,10 +139,7 @@ class MobileNetV1(nnx.Module):
           train: Normalise by the batch and move the running statistics, instead of
             normalising by them.
         """
-        hidden = self.stem_norm(self.stem(inputs), use_running_average=not train)
-        hidden = jax.nn.relu(hidden)
-        for index in range(self.depth):
-            hidden = getattr(self, f"block{index}")(hidden, train)
+        *_, hidden = self.maps(inputs, train)
         return self.head(hidden.mean(axis=(1, 2))).astype(jnp.float32)
 
 

@@ -1,9 +1,18 @@
 """The settings that the configs share: all but the method."""
 
+from sparsejax.recipes.detectors import ssd_mobilenet_v1
 from sparsejax.recipes.mobile_networks import mobilenet_v1
 from sparsejax.recipes.parts import by_path, grid
 from sparsejax.recipes.perceptrons import mlp
 from sparsejax.recipes.residual_networks import resnet50
 from sparsejax.recipes.wide_networks import wide_resnet
 
-__all__ = ["by_path", "grid", "mlp", "mobilenet_v1", "resnet50", "wide_resnet"]
+__all__ = [
+    "by_path",
+    "grid",
+    "mlp",
+    "mobilenet_v1",
+    "resnet50",
+    "ssd_mobilenet_v1",
+    "wide_resnet",
+]

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-import sparsejax as sj
 from sparsejax.average_precision import EvaluatedImage, average_precision
 from sparsejax.building import ConfigError
 from sparsejax.data.pipeline import evaluation_batches
@@ -129,10 +128,6 @@ def detect(config: Mapping[str, Any]) -> Task:
             differentiate = jax.grad(loss_and_terms, has_aux=True)
             return differentiate(params, state.model_state, batch)[0]
 
-        updates, optimizer_state = network.update(
-            gradients, state.optimizer_state, state.params, grad_fn=gradients_at
-        )
-        params = optax.apply_updates(state.params, updates)
         objects = jnp.maximum(terms.objects.sum(), 1)
         metrics = {
             "loss": loss,
@@ -141,16 +136,15 @@ def detect(config: Mapping[str, Any]) -> Task:
             "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
         }
-        new_state = TrainState(
-            state.step + 1, params, model_state, optimizer_state, state.key
+        new_state = network.next_state(
+            state, gradients, model_state, grad_fn=gradients_at
         )
         return new_state, metrics
 
     def evaluation_step(
         state: TrainState, batch: Mapping[str, Array]
     ) -> Mapping[str, Any]:
-        params = sj.evaluation_params(state.params, state.optimizer_state)
-        outputs = network.forward(params, state.model_state, batch["image"])
+        outputs = network.forward(*network.evaluated(state), batch["image"])
         weight = batch["weight"]
         terms = losses(outputs, batch)
         truth = {k: batch[k] for k in ("boxes", "labels", "valid", "ignored", "weight")}

@@ -36,7 +36,6 @@ class SparseNetwork(NamedTuple):
       initialise: Maps a key to the state before the first step, already sparse.
       forward: Maps parameters, model state and inputs to the outputs in inference.
       train_forward: The same in training; returns outputs and the new model state.
-      update: The sparse method's update of an optimizer state.
       next_state: Maps a state, the gradients and the new model state to the state after
         the step; further arguments are the sparse method's.
       evaluated: Maps a state to the parameters and the model state to evaluate: the
@@ -47,7 +46,6 @@ class SparseNetwork(NamedTuple):
     initialise: Callable[[Key[Array, ""]], TrainState]
     forward: Callable[[PyTree, PyTree, Array], Array]
     train_forward: Callable[[PyTree, PyTree, Array], tuple[Array, PyTree]]
-    update: optax.TransformUpdateExtraArgsFn
     next_state: Callable[..., TrainState]
     evaluated: Callable[[TrainState], averaging.Average]
 
@@ -202,7 +200,6 @@ def build_network(
         initialise,
         forward,
         train_forward,
-        transformation.update,
         next_state,
         evaluated,
     )
