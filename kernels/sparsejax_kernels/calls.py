@@ -48,7 +48,7 @@ def call(
     return run
 
 
-def at_level() -> dict[str, np.int64]:
+def at_level() -> dict[str, Any]:
     """The attribute that says which instruction set a kernel may use at most."""
     return {"level": np.int64(native.level())}
 

@@ -35,7 +35,8 @@ def ssd_mobilenet_v1(method: str, argument: str | None = None) -> ConfigDict:
     function = resolve("method", method, "sparsejax.methods")
     if "where" in inspect.signature(function).parameters:
         # As MobileNets are published: these few weights are worth more than others.
-        config.method.where = r"^(?!stem/).*(?<!depthwise)/kernel$"
+        where = r"^(?!stem/).*(?<!depthwise)/kernel$"
+        config.update({"method": {"where": where}})
     config.detection = {
         "matching_overlap": 0.5,
         "negatives": 3.0,
