@@ -111,6 +111,8 @@ def _shared(steps: int, model: Mapping[str, Any], batch_size: int) -> ConfigDict
         "worker_count": 16,
     }
     config.label_smoothing = 0.1
+    config.mixup = 0.0
+    config.cutmix = 0.0
     config.average = {"decay": 0.0}
     config.log_every = 100
     config.evaluate_every = steps // 20

@@ -31,6 +31,8 @@ def mlp(method: str, argument: str | None = None) -> ConfigDict:
     config.optimizer = {"name": "adam", "learning_rate": 3e-3, "weight_decay": 0.0}
     config.learning_rate_schedule = {"name": "cosine", "warmup_steps": 0}
     config.label_smoothing = 0.0
+    config.mixup = 0.0
+    config.cutmix = 0.0
     config.average = {"decay": 0.0}
     config.initialization = "fan_in_corrected"
     config.method = method_fields(method, sparsity=0.95, every=50, steps=steps)

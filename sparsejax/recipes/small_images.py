@@ -42,6 +42,8 @@ def digits(
     }
     config.learning_rate_schedule = {"name": "cosine", "warmup_steps": 0}
     config.label_smoothing = 0.0
+    config.mixup = 0.0
+    config.cutmix = 0.0
     config.average = {"decay": 0.0}
     config.method = method_fields(method, sparsity=0.9, every=every, steps=length)
     config.log_every = max(1, steps // 60)
