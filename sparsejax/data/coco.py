@@ -2,11 +2,9 @@
 
 from functools import partial
 
-from sparsejax.data import pipeline, stock_objects
+from sparsejax.data import pipeline, stock, stock_objects
 
 _IGNORED = "is_crowd"
-# tfds downloads the archives itself.
-_DOWNLOAD = "make sure that images.cocodataset.org can be reached"
 
 
 def coco(*, data_dir: str | None = None, image_size: int = 320) -> pipeline.Dataset:
@@ -37,7 +35,7 @@ def coco(*, data_dir: str | None = None, image_size: int = 320) -> pipeline.Data
       Lin et al., "Microsoft COCO: common objects in context", 2014.
     """
     stock_objects.check_image_size(image_size)
-    builder = stock_objects.prepared("coco/2017", data_dir, download=_DOWNLOAD)
+    builder = stock.prepared("coco/2017", data_dir=data_dir)
     shared = {"size": image_size, "ignored": _IGNORED}
     return pipeline.Dataset(
         train=pipeline.encoded_examples(builder, "train"),

@@ -1,5 +1,6 @@
 """Stock datasets of tfds: opened where they were prepared, else the way to prepare."""
 
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -77,11 +78,15 @@ def prepared(
       ...
       sparsejax.building.ConfigError: config.data.name = 'mnist': not prepared in ...
     """
-    builder = tfds.builder(name, data_dir=pipeline.data_directory(data_dir))
-    looked_in = str(builder.data_dir)
-    field = f"config.data.name = {builder.name!r}"
-    if not builder.info.splits:
-        root = looked_in.split(f"/{builder.name}/")[0]
+    root = pipeline.data_directory(data_dir) or "~/tensorflow_datasets"
+    looked_in = pathlib.Path(root).expanduser() / name
+    field = f"config.data.name = {name.partition('/')[0]!r}"
+    # Not by its name: some of the classes of tfds import TensorFlow.
+    versions = sorted(
+        looked_in.glob("*/dataset_info.json"),
+        key=lambda file: [int(part) for part in file.parent.name.split(".")],
+    )
+    if not versions:
         first = f"{manual} into {root}/downloads/manual; " if manual else ""
         raise ConfigError(
             f"{field}: not prepared in {looked_in}; set config.data.data_dir or "
@@ -89,11 +94,12 @@ def prepared(
             'pip install "sparsejax[prepare]"; '
             f"python scripts/prepare_data.py {name} --data_dir={root}"
         )
+    builder = tfds.builder_from_directory(versions[-1].parent)
     if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise ConfigError(
-            f"{field}: prepared in {looked_in} as {builder.info.file_format}, which "
-            'only TensorFlow reads; convert it: pip install "sparsejax[prepare]"; '
-            f"tfds convert_format --dataset_dir={looked_in} "
+            f"{field}: prepared in {builder.data_dir} as {builder.info.file_format}, "
+            'which only TensorFlow reads; convert it: pip install "sparsejax[prepare]" '
+            f"and tfds convert_format --dataset_dir={builder.data_dir} "
             "--out_file_format=array_record --out_path=..."
         )
     return builder

@@ -1,8 +1,6 @@
 """What the stock detection datasets share: photographs with boxes."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,53 +57,11 @@ def check_image_size(image_size: int) -> None:
         )
 
 
-def prepared(
-    name: str, data_dir: str | None, *, download: str
-) -> tfds.core.DatasetBuilder:
-    """Opens a stock dataset that has been prepared.
-
-    Args:
-      name: The dataset with its config: ``"coco/2017"``.
-      data_dir: As for :func:`sparsejax.data.pipeline.data_directory`.
-      download: Where its files come from, for the message: what the user has to do.
-
-    Returns:
-      A builder that reads it.
-
-    Raises:
-      ConfigError: If it is not there, or in a format that only TensorFlow reads.
-    """
-    root = pipeline.data_directory(data_dir) or "~/tensorflow_datasets"
-    folder = Path(os.path.expanduser(root)) / name
-    found = sorted(
-        folder.glob("*/dataset_info.json"),
-        key=lambda file: [int(part) for part in file.parent.name.split(".")],
-    )
-    if not found:
-        raise ConfigError(
-            f"config.data.name = {name.partition('/')[0]!r}: not prepared in {folder}; "
-            "set config.data.data_dir or TFDS_DATA_DIR, or prepare it: pip install "
-            f'"sparsejax[prepare]"; {download}; python -c "import tensorflow_datasets '
-            f"as tfds; tfds.builder('{name}', data_dir='{root}', "
-            "file_format='array_record').download_and_prepare()\""
-        )
-    builder = tfds.builder_from_directory(found[-1].parent)
-    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
-        raise ConfigError(
-            f"config.data.name = {name.partition('/')[0]!r}: prepared in "
-            f"{builder.data_dir} as {builder.info.file_format}, which only TensorFlow "
-            'reads; convert it: pip install "sparsejax[prepare]"; tfds convert_format '
-            f"--dataset_dir={builder.data_dir} --out_file_format=array_record "
-            "--out_path=..."
-        )
-    return builder
-
-
 def class_names(builder: tfds.core.DatasetBuilder) -> list[str]:
     """What the labels of a prepared dataset mean.
 
     Args:
-      builder: As :func:`prepared` returns it.
+      builder: As :func:`sparsejax.data.stock.prepared` returns it.
 
     Returns:
       The names in the order of the labels.

@@ -2,11 +2,9 @@
 
 from functools import partial
 
-from sparsejax.data import pipeline, stock_objects
+from sparsejax.data import pipeline, stock, stock_objects
 
 _IGNORED = "is_difficult"
-# tfds downloads the archives itself.
-_DOWNLOAD = "make sure that host.robots.ox.ac.uk can be reached"
 
 
 def voc(*, data_dir: str | None = None, image_size: int = 320) -> pipeline.Dataset:
@@ -39,10 +37,7 @@ def voc(*, data_dir: str | None = None, image_size: int = 320) -> pipeline.Datas
       are the "07+12" of Liu et al., "SSD: single shot multibox detector", 2016.
     """
     stock_objects.check_image_size(image_size)
-    years = [
-        stock_objects.prepared(f"voc/{year}", data_dir, download=_DOWNLOAD)
-        for year in (2007, 2012)
-    ]
+    years = [stock.prepared(f"voc/{year}", data_dir=data_dir) for year in (2007, 2012)]
     train = [
         pipeline.encoded_examples(builder, split)
         for builder in years

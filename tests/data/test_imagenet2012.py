@@ -54,7 +54,7 @@ def test_not_prepared_says_where_it_looked_and_what_to_do(tmp_path):
     assert "\n" not in message
     for part in (
         "config.data.name = 'imagenet2012'",
-        f"{tmp_path}/imagenet2012/5.1.0",
+        f"{tmp_path}/imagenet2012",
         f"ILSVRC2012_img_val.tar from image-net.org into {tmp_path}/downloads/manual",
         'pip install "sparsejax[prepare]"',
         f"python scripts/prepare_data.py imagenet2012 --data_dir={tmp_path}",
@@ -64,7 +64,7 @@ def test_not_prepared_says_where_it_looked_and_what_to_do(tmp_path):
 
 
 def test_prepared_in_a_format_that_needs_tensorflow(prepared, tmp_path):
-    source = f"{prepared}/imagenet2012/5.1.0"
+    source = f"{prepared}/imagenet2012"
     target = tmp_path / "imagenet2012" / "5.1.0"
     target.mkdir(parents=True)
     for name in ("dataset_info.json", "features.json"):

@@ -233,7 +233,7 @@ def test_not_prepared_says_where_it_looked_and_what_to_do(tmp_path, build, name)
         f"config.data.name = {name.partition('/')[0]!r}",
         f"not prepared in {tmp_path}/{name}",
         'pip install "sparsejax[prepare]"',
-        "file_format='array_record').download_and_prepare()",
+        f"python scripts/prepare_data.py {name} --data_dir={tmp_path}",
         "TFDS_DATA_DIR",
     ):
         assert part in message
