@@ -64,7 +64,7 @@ def test_not_prepared_says_where_it_looked_and_what_to_do(tmp_path):
 
 
 def test_prepared_in_a_format_that_needs_tensorflow(prepared, tmp_path):
-    source = f"{prepared}/imagenet2012"
+    source = f"{prepared}/imagenet2012/5.1.0"
     target = tmp_path / "imagenet2012" / "5.1.0"
     target.mkdir(parents=True)
     for name in ("dataset_info.json", "features.json"):
