@@ -1,12 +1,13 @@
 """Classification of images: cross-entropy, and accuracy on held-out examples."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from sparsejax.building import ConfigError
 from sparsejax.tasks import mixing, optimization, sparse_network
@@ -73,13 +74,6 @@ def classify(config: Mapping[str, Any]) -> Task:
 
     network = sparse_network.build_network(config, dataset, inner=inner)
 
-    def loss_and_outputs(params, model_state, batch, temperature=1.0):
-        logits, model_state = network.train_forward(params, model_state, batch["image"])
-        logits = logits / temperature
-        smooth = optax.smooth_labels(batch["target"], smoothing)
-        loss = optax.softmax_cross_entropy(logits, smooth).mean()
-        return loss, (logits, model_state)
-
     def train_step(
         state: TrainState, batch: Mapping[str, Array]
     ) -> tuple[TrainState, Metrics]:
@@ -88,26 +82,23 @@ def classify(config: Mapping[str, Any]) -> Task:
         if any(strengths.values()):
             key = jax.random.fold_in(state.key, state.step)
             images, targets = mixing.mixed(key, images, targets, **strengths)
-        batch = {"image": images, "target": targets}
-        differentiate = jax.value_and_grad(loss_and_outputs, has_aux=True)
-        (loss, (logits, model_state)), gradients = differentiate(
-            state.params, state.model_state, batch
-        )
 
-        def gradients_at(params: PyTree) -> PyTree:
-            differentiate = jax.grad(loss_and_outputs, has_aux=True)
-            return differentiate(params, state.model_state, batch, temperature)[0]
+        def objective(params, model_state, temperature=1.0):
+            logits, model_state = network.train_forward(params, model_state, images)
+            logits = logits / temperature
+            smooth = optax.smooth_labels(targets, smoothing)
+            loss = optax.softmax_cross_entropy(logits, smooth).mean()
+            return loss, (logits, model_state)
 
-        new_state = network.next_state(
-            state, gradients, model_state, grad_fn=gradients_at
-        )
+        scored = functools.partial(objective, temperature=temperature)
+        step = network.step(state, objective, scored)
         metrics = {
-            "loss": loss,
-            "accuracy": _share_correct(logits, targets).mean(),
-            "gradient_norm": optax.tree.norm(gradients),
+            "loss": step.loss,
+            "accuracy": _share_correct(step.outputs, targets).mean(),
+            "gradient_norm": step.gradient_norm,
             "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
         }
-        return new_state, metrics
+        return step.state, metrics
 
     def evaluation_step(state: TrainState, batch: Mapping[str, Array]) -> Metrics:
         logits = network.forward(*network.evaluated(state), batch["image"])

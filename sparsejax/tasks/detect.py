@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from sparsejax.average_precision import EvaluatedImage, average_precision
 from sparsejax.building import ConfigError
@@ -109,37 +108,27 @@ def detect(config: Mapping[str, Any]) -> Task:
 
         return jax.vmap(in_image)(*_divided(outputs))
 
-    def loss_and_terms(params, model_state, batch):
-        outputs, model_state = network.train_forward(
-            params, model_state, batch["image"]
-        )
-        of_images = losses(outputs, batch)
-        return of_images.mean(), (of_images, model_state)
-
     def train_step(
         state: TrainState, batch: Mapping[str, Array]
     ) -> tuple[TrainState, Metrics]:
-        differentiate = jax.value_and_grad(loss_and_terms, has_aux=True)
-        (loss, (terms, model_state)), gradients = differentiate(
-            state.params, state.model_state, batch
-        )
+        def objective(params, model_state):
+            outputs, model_state = network.train_forward(
+                params, model_state, batch["image"]
+            )
+            terms = losses(outputs, batch)
+            return terms.mean(), (terms, model_state)
 
-        def gradients_at(params: PyTree) -> PyTree:
-            differentiate = jax.grad(loss_and_terms, has_aux=True)
-            return differentiate(params, state.model_state, batch)[0]
-
+        step = network.step(state, objective)
+        terms = step.outputs
         objects = jnp.maximum(terms.objects.sum(), 1)
         metrics = {
-            "loss": loss,
+            "loss": step.loss,
             "classification": terms.classification.sum() / objects,
             "localisation": terms.localisation.sum() / objects,
-            "gradient_norm": optax.tree.norm(gradients),
+            "gradient_norm": step.gradient_norm,
             "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
         }
-        new_state = network.next_state(
-            state, gradients, model_state, grad_fn=gradients_at
-        )
-        return new_state, metrics
+        return step.state, metrics
 
     def evaluation_step(
         state: TrainState, batch: Mapping[str, Array]

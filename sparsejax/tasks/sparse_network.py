@@ -28,6 +28,25 @@ _BATCH_FIELDS = ("batch_size", "worker_count")
 _INITIALISATIONS = ("dense", "fan_in_corrected", "gradient_flow", "srigl_gradient_flow")
 
 
+Objective = Callable[[PyTree, PyTree], tuple[Float[Array, ""], tuple[Any, PyTree]]]
+
+
+class Step(NamedTuple):
+    """What a training step made.
+
+    Attributes:
+      state: The state after it.
+      loss: The objective, before it.
+      outputs: What the objective returned beside the loss.
+      gradient_norm: Of the raw, dense gradient.
+    """
+
+    state: TrainState
+    loss: Float[Array, ""]
+    outputs: Any
+    gradient_norm: Float[Array, ""]
+
+
 class SparseNetwork(NamedTuple):
     """A network as pure functions; parameters and other arrays are plain trees.
 
@@ -36,8 +55,10 @@ class SparseNetwork(NamedTuple):
       initialise: Maps a key to the state before the first step, already sparse.
       forward: Maps parameters, model state and inputs to the outputs in inference.
       train_forward: The same in training; returns outputs and the new model state.
-      next_state: Maps a state, the gradients and the new model state to the state after
-        the step; further arguments are the sparse method's.
+      step: Maps a state and an objective to what a training step makes of it. The
+        objective takes parameters and model state, and returns the loss with a pair of
+        outputs and new model state. A second objective, by default the same, is what a
+        method that asks for ``grad_fn`` differentiates.
       evaluated: Maps a state to the parameters and the model state to evaluate: the
         last step's, or their average where ``config.average`` asks for one.
     """
@@ -46,7 +67,7 @@ class SparseNetwork(NamedTuple):
     initialise: Callable[[Key[Array, ""]], TrainState]
     forward: Callable[[PyTree, PyTree, Array], Array]
     train_forward: Callable[[PyTree, PyTree, Array], tuple[Array, PyTree]]
-    next_state: Callable[..., TrainState]
+    step: Callable[..., Step]
     evaluated: Callable[[TrainState], averaging.Average]
 
 
@@ -164,11 +185,20 @@ def build_network(
         average = averaging.first_average(params, model_state, optimizer_state)
         return state._replace(average=average)
 
-    def next_state(
-        state: TrainState, gradients: PyTree, model_state: PyTree, **offered: Any
-    ) -> TrainState:
+    def step(
+        state: TrainState, objective: Objective, scored: Objective | None = None
+    ) -> Step:
+        differentiate = jax.value_and_grad(objective, has_aux=True)
+        (loss, (outputs, model_state)), gradients = differentiate(
+            state.params, state.model_state
+        )
+
+        def gradients_at(params: PyTree) -> PyTree:
+            differentiate = jax.grad(scored or objective, has_aux=True)
+            return differentiate(params, state.model_state)[0]
+
         updates, optimizer_state = transformation.update(
-            gradients, state.optimizer_state, state.params, **offered
+            gradients, state.optimizer_state, state.params, grad_fn=gradients_at
         )
         params = optax.apply_updates(state.params, updates)
         average = None
@@ -181,13 +211,14 @@ def build_network(
                 step=state.step,
                 decay=decay,
             )
-        return state._replace(
+        new_state = state._replace(
             step=state.step + 1,
             params=params,
             model_state=model_state,
             optimizer_state=optimizer_state,
             average=average,
         )
+        return Step(new_state, loss, outputs, optax.tree.norm(gradients))
 
     def evaluated(state: TrainState) -> averaging.Average:
         if state.average is not None:
@@ -200,7 +231,7 @@ def build_network(
         initialise,
         forward,
         train_forward,
-        next_state,
+        step,
         evaluated,
     )
 
