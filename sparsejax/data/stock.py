@@ -78,8 +78,10 @@ def prepared(
       ...
       sparsejax.building.ConfigError: config.data.name = 'mnist': not prepared in ...
     """
-    root = pipeline.data_directory(data_dir) or "~/tensorflow_datasets"
-    looked_in = pathlib.Path(root).expanduser() / name
+    root = pathlib.Path(pipeline.data_directory(data_dir) or "~/tensorflow_datasets")
+    # A shell expands no tilde within an argument of the command below.
+    root = root.expanduser()
+    looked_in = root / name
     field = f"config.data.name = {name.partition('/')[0]!r}"
     # Not by its name: some of the classes of tfds import TensorFlow.
     versions = sorted(
