@@ -27,12 +27,12 @@ class Checkpoints:
 
     Args:
       workdir: The run directory; they go to ``checkpoints/`` in it.
-      keep: How many to keep.
+      keep: How many to keep; None for all.
       report: Called with one line for the user when a damaged one is passed over.
     """
 
     def __init__(
-        self, workdir: pathlib.Path, *, keep: int, report: Callable[[str], None]
+        self, workdir: pathlib.Path, *, keep: int | None, report: Callable[[str], None]
     ):
         self._folder = (workdir / "checkpoints").resolve()
         self._damaged = self._folder.with_name("damaged_checkpoints")
@@ -74,14 +74,15 @@ class Checkpoints:
                 "run the same command again to go on."
             ) from error
 
-    def restore(self, state: Any, iterator: Any) -> tuple[int, Any, Any] | None:
+    def restore(self, state: Any, iterator: Any = None) -> tuple[int, Any, Any] | None:
         """Restores the newest checkpoint that is whole, and the iterator in place.
 
         Damaged ones are set aside in ``damaged_checkpoints/``, and reported.
 
         Args:
           state: A pytree of arrays or their abstract shapes, as it was saved.
-          iterator: A grain iterator of the same data; moved to its saved position.
+          iterator: A grain iterator of the same data; moved to its saved position. None
+            only reads: damaged checkpoints stay where they are.
 
         Returns:
           The step, the state and the record; None if nothing was saved.
@@ -90,19 +91,25 @@ class Checkpoints:
           CheckpointError: If there are checkpoints, but all of them are damaged.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        position = iterator.get_state()
+        position = None if iterator is None else iterator.get_state()
         for step in steps:
-            items = ocp.args.Composite(
-                state=ocp.args.StandardRestore(state),
-                data=grain.checkpoint.CheckpointRestore(iterator),
-                record=ocp.args.JsonRestore(),
-            )
+            items = {
+                "state": ocp.args.StandardRestore(state),
+                "record": ocp.args.JsonRestore(),
+            }
+            if iterator is not None:
+                items["data"] = grain.checkpoint.CheckpointRestore(iterator)
             try:
-                restored: Any = self._manager.restore(step, args=items)
+                restored: Any = self._manager.restore(
+                    step, args=ocp.args.Composite(**items)
+                )
                 if restored.record["digest"] != _digest(restored.state):
                     raise ValueError("its contents do not match their checksum")
             # What a damaged file raises is up to three libraries and the damage.
             except Exception as error:
+                if iterator is None:
+                    self._report(f"checkpoint of step {step}: {_reason(error)}")
+                    continue
                 iterator.set_state(position)
                 self._set_aside(step)
                 self._report(
@@ -113,8 +120,9 @@ class Checkpoints:
             return step, restored.state, restored.record
         if steps:
             raise CheckpointError(
-                f"none of the checkpoints of {self._folder.parent} can be read; they "
-                f"are in {self._damaged.name}/. To start again, delete the folder."
+                f"none of the checkpoints of {self._folder.parent} can be read; those "
+                f"of a run that goes on are in {self._damaged.name}/. To start again, "
+                "delete the folder."
             )
         return None
 

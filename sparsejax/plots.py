@@ -43,9 +43,13 @@ _PERCENT = {
     "average_precision_50": "%, at 50 % overlap",
 }
 _NAMES = {
+    "bits_per_byte": "bits per byte",
     "mean_average_precision": "average precision",
     "average_precision_50": "average precision at 50 %",
 }
+
+
+_UNITS = {"bits_per_byte": "of the text"}
 
 
 class Share(NamedTuple):
@@ -66,7 +70,7 @@ def curve(metric: str, train: Rows, evaluation: Rows, last_move: int | None) -> 
     """Draws a metric over the steps, of training batches and of evaluations.
 
     Args:
-      metric: name of the scalar: `"loss"`, or a fraction that is shown in %:
+      metric: name of the scalar: `"loss"`, `"bits_per_byte"`, or a fraction shown in %:
         `"accuracy"`, `"mean_average_precision"`, `"average_precision_50"`.
       train: training rows; drawn with their running mean when there are many.
       evaluation: evaluation rows.
@@ -108,7 +112,7 @@ def curve(metric: str, train: Rows, evaluation: Rows, last_move: int | None) -> 
         if detail:
             # Room for a marker at 100 %, however narrow the range.
             axes.set_ylim(top=100 + 0.03 * max(1.0, 100 - axes.get_ylim()[0]))
-        unit = detail or "mean over examples"
+        unit = detail or _UNITS.get(metric, "mean over examples")
         unit += ", log scale" if logarithmic else ""
         titles(axes, _curve_title(metric, series), unit)
         steps_axis(axes)

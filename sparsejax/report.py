@@ -72,6 +72,7 @@ def figures(run: Run) -> dict[str, Any]:
     last_move = topology[-1]["step"] if len(topology) > 1 else None
     drawn = {
         "loss": plots.curve("loss", train, evaluation, last_move),
+        "bits_per_byte": plots.curve("bits_per_byte", train, evaluation, last_move),
         "accuracy": plots.curve("accuracy", train, evaluation, last_move),
         "average_precision_50": plots.curve(
             "average_precision_50", train, evaluation, last_move

@@ -14,10 +14,12 @@ from sparsejax.runs import Row, Run
 
 # The first of these that a run has is what its report begins with.
 _REACHED = {
+    "bits_per_byte": "bits per byte of held-out text",
     "accuracy": "evaluation accuracy",
     "average_precision_50": "average precision at 50 % overlap",
 }
 _HEADLINES = {
+    "bits_per_byte": "Bits per byte",
     "accuracy": "Accuracy",
     "average_precision_50": "Average precision at 50 %",
     "mean_average_precision": "Average precision",
@@ -43,7 +45,11 @@ def page(run: Run, images: Mapping[str, tuple[bytes, float]]) -> str:
 
     sections = {
         "Learning": pictures(
-            "loss", "accuracy", "average_precision_50", "mean_average_precision"
+            "loss",
+            "bits_per_byte",
+            "accuracy",
+            "average_precision_50",
+            "mean_average_precision",
         ),
         "Examples": pictures("detections"),
         "Cost against the dense network": pictures("cost"),
@@ -94,7 +100,7 @@ def _title(run: Run) -> str:
 def _claim(run: Run) -> str:
     reached = next(
         (
-            f"{_percent(value)} {words}"
+            f"{_measured(metric, value)} {words}"
             for metric, words in _REACHED.items()
             if (value := run.last(metric)) is not None
         ),
@@ -119,7 +125,9 @@ def _tiles(run: Run) -> str:
         if (value := run.last(metric)) is not None:
             where = "in evaluation"
             detail = where if loss is None else f"{where}, loss {loss:.4g}"
-            tiles.append((label, _percent(value), detail))
+            tiles.append((label, _measured(metric, value), detail))
+    for name, value in (run.summary.get("references") or {}).items():
+        tiles.append((_words(name), f"{value:.3f}", "without a network"))
     if run.masked:
         active, size = _totals(run.masked)
         zeros, count = f"{size - active:,} zeros", len(run.masked)
@@ -208,7 +216,7 @@ def _reproduce(summary: Row) -> str:
 def _environment(summary: Row) -> Iterator[tuple[str, str]]:
     if "energy" in summary:
         yield "energy", summary["energy"]["text"]
-    for field in ("device", "seed", "versions"):
+    for field in ("data", "device", "seed", "versions"):
         if summary.get(field) is not None:
             yield from _flat(summary[field], "" if field == "versions" else field)
 
@@ -241,6 +249,14 @@ def _totals(rows: Sequence[Row]) -> tuple[int, int]:
 
 def _name(spec: Any) -> str:
     return str(spec.get("name", "") if isinstance(spec, Mapping) else spec or "")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _measured(metric: str, value: float) -> str:
+    return f"{value:.3f}" if metric == "bits_per_byte" else _percent(value)
 
 
 def _percent(share: float) -> str:

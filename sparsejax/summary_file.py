@@ -43,7 +43,7 @@ def collect(
     Returns:
       Plain data, for JSON: ``final`` (the last evaluation), ``train`` (the last
       training row), ``layers`` (exact counts), ``sparsity``, ``cost``, ``seconds``,
-      ``energy``, ``seed``, ``versions``, ``commit``, ``device``, ``command``.
+      ``energy``, ``references`` and ``data`` (what the dataset says of itself), ``seed``, ``versions``, ``commit``, ``device``, ``command``.
     """
     config = command.config
     counts = sj.counts(state.optimizer_state)
@@ -78,6 +78,8 @@ def collect(
             for path, (active, size) in counts.items()
         ],
         "cost": costs.as_dict(),
+        "references": dict(task.dataset.references),
+        "data": task.dataset.identity or None,
         "seconds": seconds,
         "energy": dict(energy),
         "seed": config.seed,

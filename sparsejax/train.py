@@ -148,6 +148,8 @@ def run(command: configuration.Command) -> int:
         batch_size = config.data.batch_size
         iterator = _iterator(task, config)
         sample = next(_iterator(task, config))
+        if task.dataset.identity:
+            shown.message(f"data: {task.dataset.identity}")
         key = jax.random.key(config.seed)
         abstract = validation.abstract_state(task.initialise, key, config)
 
@@ -277,6 +279,8 @@ def run(command: configuration.Command) -> int:
             write_report(folder)
             shown.message(sj.summary(state.params, state.optimizer_state))
             shown.message(f"energy: {energy}")
+            for name, value in task.dataset.references.items():
+                shown.message(f"without a network: {name} {value:.4f}")
             shown.message(
                 f"finished: {_text(summary['final'])} at sparsity "
                 f"{summary['sparsity']:.4f} ({seconds:.0f} s); see "
@@ -370,7 +374,13 @@ def _finished_step(folder: Any) -> int | None:
 
 
 def _text(row: dict[str, float]) -> str:
-    shown = ("loss", "accuracy", "mean_average_precision", "average_precision_50")
+    shown = (
+        "loss",
+        "bits_per_byte",
+        "accuracy",
+        "mean_average_precision",
+        "average_precision_50",
+    )
     return "  ".join(f"{name} {row[name]:.4f}" for name in shown if name in row)
 
 

@@ -39,7 +39,7 @@ FILES = {
     4: """average_precision building checkpoint energy health interruption metrics
         progress workdir""",
     6: """configuration cost/__main__ cost_table expected_cost pictures plot_style plots
-        report report_page report_style runs summary_file train validation""",
+        report report_page report_style restoring runs summary_file train validation""",
 }
 
 MAY_IMPORT = {

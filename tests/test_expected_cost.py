@@ -119,7 +119,7 @@ def test_datasets_that_nobody_knows_are_an_error():
     with pytest.raises(ConfigError, match="unknown"):
         declared("cifar_eleven")
     found = declared({"name": "imagenet2012", "image_size": 160, "data_dir": "/no"})
-    assert found.image_shape == (160, 160, 3)
+    assert found.input_shape == (160, 160, 3)
     with pytest.raises(LookupError, match="not opened"):
         found.train[0]
 

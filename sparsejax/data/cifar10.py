@@ -39,7 +39,7 @@ def cifar10(
     return small_images.dataset(
         "cifar10",
         data_dir=data_dir,
-        image_shape=(32, 32, 3),
+        input_shape=(32, 32, 3),
         statistics=_STATISTICS,
         border=4,
         padding=padding,

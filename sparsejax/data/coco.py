@@ -45,6 +45,6 @@ def coco(*, data_dir: str | None = None, image_size: int = 320) -> pipeline.Data
         ),
         evaluation_transform=partial(stock_objects.evaluation_example, **shared),
         number_of_classes=80,
-        image_shape=(image_size, image_size, 3),
+        input_shape=(image_size, image_size, 3),
         class_names=stock_objects.class_names(builder),
     )

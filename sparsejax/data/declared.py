@@ -37,7 +37,7 @@ def declared(dataset: str | Mapping[str, Any]) -> Dataset:
 
     Example:
       >>> found = declared({"name": "imagenet2012", "data_dir": "/nowhere"})
-      >>> found.image_shape, found.number_of_classes
+      >>> found.input_shape, found.number_of_classes
       ((224, 224, 3), 1000)
     """
     try:
@@ -54,7 +54,7 @@ def declared(dataset: str | Mapping[str, Any]) -> Dataset:
         train_transform=lambda example, rng: example,
         evaluation_transform=lambda example: example,
         number_of_classes=shapes[1],
-        image_shape=shapes[0],
+        input_shape=shapes[0],
     )
 
 

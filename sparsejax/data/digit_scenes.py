@@ -120,7 +120,7 @@ def digit_scenes(
         train_transform=partial(_train_example, augment=augment),
         evaluation_transform=_evaluation_example,
         number_of_classes=10,
-        image_shape=(_SIDE, _SIDE, 1),
+        input_shape=(_SIDE, _SIDE, 1),
     )
 
 

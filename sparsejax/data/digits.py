@@ -120,7 +120,7 @@ def digits(*, data_dir: str | None = None, shift: int = 0) -> pipeline.Dataset:
         train_transform=partial(_train_example, shift=shift),
         evaluation_transform=_evaluation_example,
         number_of_classes=10,
-        image_shape=(8, 8, 1),
+        input_shape=(8, 8, 1),
     )
 
 

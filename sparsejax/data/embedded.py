@@ -2,11 +2,14 @@
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -15,7 +18,10 @@ from sparsejax.data import pipeline
 
 
 def prepared(
-    builder: type[tfds.core.GeneratorBasedBuilder], data_dir: str | None
+    builder: type[tfds.core.GeneratorBasedBuilder],
+    data_dir: str | None,
+    *,
+    config: str | None = None,
 ) -> tfds.core.DatasetBuilder:
     """Opens a dataset of our own, and prepares it unless it is there.
 
@@ -26,6 +32,7 @@ def prepared(
       builder: Generates the examples; images as ``PIL.Image``, since tfds encodes
         arrays with TensorFlow.
       data_dir: As for :func:`sparsejax.data.pipeline.data_directory`.
+      config: A name for what this machine generates, if others generate something else.
 
     Returns:
       A builder of the prepared dataset, in the array_record format.
@@ -33,13 +40,16 @@ def prepared(
     Raises:
       ConfigError: If `data_dir` cannot be written to.
     """
-    target = Path(_builder(builder, pipeline.data_directory(data_dir)).data_dir)
+    make = functools.partial(_builder, builder, config)
+    target = Path(make(pipeline.data_directory(data_dir)).data_dir)
     if not _is_complete(target):
-        _prepare(builder, target)
+        _prepare(make, target)
     return tfds.builder_from_directory(target)
 
 
-def _prepare(builder: type[tfds.core.GeneratorBasedBuilder], target: Path) -> None:
+def _prepare(
+    make: Callable[..., tfds.core.GeneratorBasedBuilder], target: Path
+) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".preparing-", dir=target.parent))
@@ -50,7 +60,7 @@ def _prepare(builder: type[tfds.core.GeneratorBasedBuilder], target: Path) -> No
             "writable directory."
         ) from error
     try:
-        own = _builder(builder, scratch)
+        own = make(scratch)
         # It prints bars and lines about a download, for what takes seconds.
         with (
             contextlib.redirect_stdout(io.StringIO()),
@@ -64,9 +74,15 @@ def _prepare(builder: type[tfds.core.GeneratorBasedBuilder], target: Path) -> No
 
 def _builder(
     builder: type[tfds.core.GeneratorBasedBuilder],
+    config: str | None,
     data_dir: str | os.PathLike[str] | None,
 ) -> tfds.core.GeneratorBasedBuilder:
-    return builder(data_dir=data_dir, file_format="array_record")
+    options: dict[str, Any] = {"data_dir": data_dir, "file_format": "array_record"}
+    if config is not None:
+        options["config"] = tfds.core.BuilderConfig(
+            name=config, version=builder.VERSION
+        )
+    return builder(**options)
 
 
 def _is_complete(directory: Path) -> bool:

@@ -31,5 +31,5 @@ def mnist(*, data_dir: str | None = None) -> pipeline.Dataset:
       LeCun et al., "Gradient-based learning applied to document recognition", 1998.
     """
     return small_images.dataset(
-        "mnist", data_dir=data_dir, image_shape=(28, 28, 1), statistics=_STATISTICS
+        "mnist", data_dir=data_dir, input_shape=(28, 28, 1), statistics=_STATISTICS
     )

@@ -60,7 +60,7 @@ def dataset(
             train_example, size=image_size, colour_jitter=colour_jitter
         ),
         evaluation_transform=partial(evaluation_example, size=image_size),
-        image_shape=(image_size, image_size, 3),
+        input_shape=(image_size, image_size, 3),
         manual=manual,
     )
 

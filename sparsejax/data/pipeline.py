@@ -8,6 +8,7 @@ import io
 import itertools
 import math
 import os
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
 from absl import flags
+from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from sparsejax.building import ConfigError
@@ -52,7 +54,8 @@ class Dataset(NamedTuple):
     """Where the examples of a problem come from, and their shapes.
 
     Transforms turn a stored example into ``{"image": float32 [h, w, c], "label":
-    int32}``, or for detection into what :func:`sparsejax.data.objects.example` returns.
+    int32}``; for detection into what :func:`sparsejax.data.objects.example` returns,
+    and for text into what :func:`sparsejax.data.text.row` does.
     With worker processes they must be picklable: functions of a module, or
     ``functools.partial`` of one.
 
@@ -61,10 +64,16 @@ class Dataset(NamedTuple):
       evaluation: The examples that accuracy is measured on.
       train_transform: Called with an example and a NumPy generator for augmentation.
       evaluation_transform: Called with an example.
-      number_of_classes: Labels are 0 to this, exclusive.
-      image_shape: Height, width and channels of a transformed image.
+      number_of_classes: Labels, or tokens, are 0 to this, exclusive.
+      input_shape: Of what a network gets of an example: an image's height, width and
+        channels, or the number of tokens in a row.
       class_names: What the labels mean, for people; empty where they speak for
         themselves.
+      input_dtype: Of what a network gets.
+      references: Numbers to hold a result against, by their names: what can be had
+        without a network.
+      identity: What exactly the examples are, where that differs between machines.
+      tokenizer: A :class:`sparsejax.data.tokenizers.Tokenizer`, for text.
     """
 
     train: Source
@@ -72,8 +81,12 @@ class Dataset(NamedTuple):
     train_transform: Callable[[Example, np.random.Generator], Example]
     evaluation_transform: Callable[[Example], Example]
     number_of_classes: int
-    image_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     class_names: Sequence[str] = ()
+    input_dtype: DTypeLike = np.float32
+    references: Mapping[str, float] = types.MappingProxyType({})
+    identity: str = ""
+    tokenizer: Any = None
 
 
 def train_iterator(
@@ -377,7 +390,7 @@ def _stacked(examples: Iterator[Example], count: int) -> Batch:
 
 
 def _bytes(dataset: Dataset, batch_size: int) -> int:
-    return batch_size * math.prod(dataset.image_shape) * 4
+    return batch_size * math.prod(dataset.input_shape) * 4
 
 
 def _iterate(

@@ -13,7 +13,7 @@ def dataset(
     name: str,
     *,
     data_dir: str | None,
-    image_shape: tuple[int, int, int],
+    input_shape: tuple[int, int, int],
     statistics: tuple[tuple[float, ...], tuple[float, ...]],
     border: int = 0,
     padding: str = "symmetric",
@@ -25,7 +25,7 @@ def dataset(
       name: The dataset's name in tfds.
       data_dir: Where tfds keeps its datasets; by default ``$TFDS_DATA_DIR``, or else
         ``~/tensorflow_datasets``.
-      image_shape: Height, width and channels of the images.
+      input_shape: Height, width and channels of the images.
       statistics: Mean and standard deviation of the training images by channel, in
         units of the whole range.
       border: Training images are
@@ -59,9 +59,9 @@ def dataset(
             transform=evaluation_transform,
         ),
         evaluation_transform=evaluation_transform,
-        image_shape=image_shape,
+        input_shape=input_shape,
     )
-    mode = "L" if image_shape[2] == 1 else "RGB"
+    mode = "L" if input_shape[2] == 1 else "RGB"
     return stored._replace(
         train=Decoded(stored.train, mode),
         evaluation=Decoded(stored.evaluation, mode),

@@ -20,7 +20,7 @@ def classification(
         [pipeline.Example, np.random.Generator], pipeline.Example
     ],
     evaluation_transform: Callable[[pipeline.Example], pipeline.Example],
-    image_shape: tuple[int, int, int],
+    input_shape: tuple[int, int, int],
     manual: str | None = None,
 ) -> pipeline.Dataset:
     """Images with one label each, from a dataset of tfds that was prepared.
@@ -34,7 +34,7 @@ def classification(
       train_transform: As in :class:`sparsejax.data.pipeline.Dataset`, of examples with
         ``image``, the bytes of a file, and ``label``.
       evaluation_transform: The same in evaluation.
-      image_shape: Height, width and channels of a transformed image.
+      input_shape: Height, width and channels of a transformed image.
       manual: For a dataset that cannot be downloaded freely: what to download.
 
     Returns:
@@ -51,7 +51,7 @@ def classification(
         train_transform=train_transform,
         evaluation_transform=evaluation_transform,
         number_of_classes=features["label"].num_classes,
-        image_shape=image_shape,
+        input_shape=input_shape,
     )
 
 

@@ -52,6 +52,6 @@ def voc(*, data_dir: str | None = None, image_size: int = 320) -> pipeline.Datas
         ),
         evaluation_transform=partial(stock_objects.evaluation_example, **shared),
         number_of_classes=20,
-        image_shape=(image_size, image_size, 3),
+        input_shape=(image_size, image_size, 3),
         class_names=stock_objects.class_names(years[0]),
     )

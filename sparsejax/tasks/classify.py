@@ -109,7 +109,7 @@ def classify(config: Mapping[str, Any]) -> Task:
             "count": weight.sum(),
         }
 
-    example_input = jnp.zeros((1, *dataset.image_shape), jnp.float32)
+    example_input = jnp.zeros((1, *dataset.input_shape), jnp.float32)
     return Task(
         dataset,
         network.initialise,

@@ -176,7 +176,7 @@ def detect(config: Mapping[str, Any]) -> Task:
         train_step,
         evaluation_step,
         network.forward,
-        jnp.zeros((1, *dataset.image_shape), jnp.float32),
+        jnp.zeros((1, *dataset.input_shape), jnp.float32),
         gather,
         samples,
     )

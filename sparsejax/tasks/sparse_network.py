@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, Num, PyTree
 
 import sparsejax as sj
 from sparsejax import initialization
 from sparsejax.building import ConfigError, build
 from sparsejax.data.pipeline import Dataset, check_batch_size
+from sparsejax.layers import Layout
 from sparsejax.state import MaskedState
 from sparsejax.tasks import averaging
 from sparsejax.tasks.base import TrainState
@@ -53,7 +54,8 @@ class SparseNetwork(NamedTuple):
     Attributes:
       module: The network with shapes in place of arrays.
       initialise: Maps a key to the state before the first step, already sparse.
-      forward: Maps parameters, model state and inputs to the outputs in inference.
+      forward: Maps parameters, model state and inputs to the outputs in inference;
+        keyword arguments are the model's own.
       train_forward: The same in training; returns outputs and the new model state.
       step: Maps a state and an objective to what a training step makes of it. The
         objective takes parameters and model state, and returns the loss with a pair of
@@ -61,14 +63,18 @@ class SparseNetwork(NamedTuple):
         method that asks for ``grad_fn`` differentiates.
       evaluated: Maps a state to the parameters and the model state to evaluate: the
         last step's, or their average where ``config.average`` asks for one.
+      step_by_parts: A ``step`` of which the objective, its outputs and its gradient are
+        sums over parts of the batch, made one after the other. Takes the state, the
+        objective of parameters, model state and a part, and all parts, stacked.
     """
 
     module: Any
     initialise: Callable[[Key[Array, ""]], TrainState]
-    forward: Callable[[PyTree, PyTree, Array], Array]
-    train_forward: Callable[[PyTree, PyTree, Array], tuple[Array, PyTree]]
+    forward: Callable[..., Array]
+    train_forward: Callable[..., tuple[Array, PyTree]]
     step: Callable[..., Step]
     evaluated: Callable[[TrainState], averaging.Average]
+    step_by_parts: Callable[..., Step]
 
 
 def dataset(config: Mapping[str, Any]) -> Dataset:
@@ -94,15 +100,16 @@ def dataset(config: Mapping[str, Any]) -> Dataset:
 def build_network(
     config: Mapping[str, Any], dataset: Dataset, *, inner: optax.GradientTransformation
 ) -> SparseNetwork:
-    """Builds ``config.model`` and ``config.method`` for the images of a dataset.
+    """Builds ``config.model`` and ``config.method`` for the inputs of a dataset.
 
     Unless ``method.seed`` is set, the masks are drawn from the key of the
     initialisation. Methods that ask for it get ``network``, the initial network's
-    outputs in inference for one image of ones.
+    outputs in inference for one input of ones. A model whose leaves are stacked layers
+    says so by an attribute ``layout`` (`sparsejax.layers.Layout`).
 
     Args:
       config: The config: ``model``, ``method``, ``initialization`` and ``average``.
-      dataset: Whose images the network takes, and whose classes it tells apart.
+      dataset: Whose inputs the network takes, and whose classes it tells apart.
       inner: The optimizer.
 
     Returns:
@@ -124,30 +131,37 @@ def build_network(
             "model",
             config["model"],
             "sparsejax.models",
-            dataset.image_shape,
+            dataset.input_shape,
             dataset.number_of_classes,
             rngs=nnx.Rngs(key),
         )
 
     module = nnx.eval_shape(lambda: make_model(jax.random.key(0)))
     graph, _, no_state = _split(module)
+    layout = getattr(module, "layout", None)
 
     def forward(
-        params: PyTree, model_state: PyTree, inputs: Float[Array, "batch ..."]
+        params: PyTree,
+        model_state: PyTree,
+        inputs: Num[Array, "batch ..."],
+        **context: Any,
     ) -> Float[Array, "batch ..."]:
-        return nnx.merge(graph, params, model_state)(inputs, train=False)
+        return nnx.merge(graph, params, model_state)(inputs, train=False, **context)
 
     def train_forward(
-        params: PyTree, model_state: PyTree, inputs: Float[Array, "batch ..."]
+        params: PyTree,
+        model_state: PyTree,
+        inputs: Num[Array, "batch ..."],
+        **context: Any,
     ) -> tuple[Float[Array, "batch ..."], PyTree]:
         model = nnx.merge(graph, params, model_state)
-        outputs = model(inputs, train=True)
+        outputs = model(inputs, train=True, **context)
         return outputs, _split(model)[2]
 
     def make_transformation(
         seed: Any, model_state: PyTree, **offered: Any
     ) -> optax.GradientTransformationExtraArgs:
-        image = jnp.ones((1, *dataset.image_shape), jnp.float32)
+        ones = jnp.ones((1, *dataset.input_shape), dataset.input_dtype)
         return build(
             "method",
             config["method"],
@@ -155,7 +169,8 @@ def build_network(
             inner,
             nested=_NESTED,
             seed=seed,
-            network=lambda params: forward(params, model_state, image),
+            layout=layout,
+            network=lambda params: forward(params, model_state, ones),
             **offered,
         )
 
@@ -170,7 +185,7 @@ def build_network(
         optimizer_state = make_transformation(mask_key, model_state).init(params)
         if initialise_weights != "dense":
             masks = sj.masks(optimizer_state)
-            params = _initialised(initialise_weights, params, masks, weight_key)
+            params = _initialised(initialise_weights, params, masks, weight_key, layout)
             # Some optimizers keep a copy of the parameters: theirs, too, are these. The
             # masks stay, even where they would follow from the weights.
             keeps = isinstance(optimizer_state, MaskedState)
@@ -189,14 +204,45 @@ def build_network(
         state: TrainState, objective: Objective, scored: Objective | None = None
     ) -> Step:
         differentiate = jax.value_and_grad(objective, has_aux=True)
-        (loss, (outputs, model_state)), gradients = differentiate(
-            state.params, state.model_state
-        )
 
         def gradients_at(params: PyTree) -> PyTree:
             differentiate = jax.grad(scored or objective, has_aux=True)
             return differentiate(params, state.model_state)[0]
 
+        found = differentiate(state.params, state.model_state)
+        return updated(state, found, gradients_at)
+
+    def step_by_parts(
+        state: TrainState, objective: Callable[..., Any], parts: PyTree
+    ) -> Step:
+        differentiate = jax.value_and_grad(objective, has_aux=True)
+        first, others = parting(parts)
+
+        def summed(params: PyTree) -> Any:
+            def add(found, part):
+                (loss, (outputs, model_state)), gradients = found
+                (more, (others, next_state)), steps = differentiate(
+                    params, model_state, part
+                )
+                sums = jax.tree.map(
+                    jnp.add, (loss, outputs, gradients), (more, others, steps)
+                )
+                return ((sums[0], (sums[1], next_state)), sums[2]), None
+
+            found = differentiate(params, state.model_state, first)
+            if others is None:
+                return found
+            return jax.lax.scan(add, found, others)[0]
+
+        def gradients_at(params: PyTree) -> PyTree:
+            return summed(params)[1]
+
+        return updated(state, summed(state.params), gradients_at)
+
+    def updated(
+        state: TrainState, found: Any, gradients_at: Callable[[PyTree], PyTree]
+    ) -> Step:
+        (loss, (outputs, model_state)), gradients = found
         updates, optimizer_state = transformation.update(
             gradients, state.optimizer_state, state.params, grad_fn=gradients_at
         )
@@ -233,7 +279,27 @@ def build_network(
         train_forward,
         step,
         evaluated,
+        step_by_parts,
     )
+
+
+def parting(parts: PyTree) -> tuple[PyTree, PyTree | None]:
+    """The first of some stacked parts of a batch, and the others if there are any.
+
+    Args:
+      parts: Arrays of the same first axis.
+
+    Returns:
+      The first without that axis, and the others with it; None for none.
+
+    Example:
+      >>> parting({"tokens": jnp.arange(2)})[0]["tokens"].item()
+      0
+    """
+    first = jax.tree.map(lambda array: array[0], parts)
+    if len(jax.tree.leaves(parts)[0]) == 1:
+        return first, None
+    return first, jax.tree.map(lambda array: array[1:], parts)
 
 
 def _split(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree, PyTree]:
@@ -242,7 +308,9 @@ def _split(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree, PyTree]:
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(others)
 
 
-def _initialised(name: str, params: PyTree, masks: PyTree, key: Array) -> PyTree:
+def _initialised(
+    name: str, params: PyTree, masks: PyTree, key: Array, layout: Layout | None
+) -> PyTree:
     if name == "fan_in_corrected":
-        return initialization.fan_in_corrected(params, masks)
-    return getattr(initialization, name)(params, masks, key=key)
+        return initialization.fan_in_corrected(params, masks, layout=layout)
+    return getattr(initialization, name)(params, masks, key=key, layout=layout)

@@ -16,7 +16,7 @@ def dataset(data_dir):
 def test_sizes_and_shapes(dataset):
     assert (len(dataset.train), len(dataset.evaluation)) == (4000, 500)
     batch = next(train_iterator(dataset, batch_size=16, seed=0))
-    assert batch["image"].shape == (16, *dataset.image_shape)
+    assert batch["image"].shape == (16, *dataset.input_shape)
     assert batch["boxes"].shape == (16, 5, 4)
     assert batch["valid"].any(axis=1).all()
     assert not batch["ignored"].any()

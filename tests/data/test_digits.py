@@ -51,7 +51,7 @@ def test_training_images_are_standardised(dataset):
     rng = np.random.default_rng(0)
     batch = [dataset.train_transform(example, rng) for example in dataset.train]
     images = np.stack([example["image"] for example in batch])
-    assert images.shape == (1437, *dataset.image_shape)
+    assert images.shape == (1437, *dataset.input_shape)
     assert images.dtype == np.float32
     assert images.mean() == pytest.approx(0, abs=1e-4)
     assert images.std() == pytest.approx(1, abs=1e-4)

@@ -25,7 +25,7 @@ def prepared(tmp_path_factory):
 
 def test_training_batches(prepared):
     dataset = imagenet2012(data_dir=prepared, image_size=32)
-    assert (dataset.number_of_classes, dataset.image_shape) == (1000, (32, 32, 3))
+    assert (dataset.number_of_classes, dataset.input_shape) == (1000, (32, 32, 3))
     batch = next(train_iterator(dataset, batch_size=10, seed=0))
     assert batch["image"].shape == (10, 32, 32, 3)
     assert batch["image"].dtype == np.float32

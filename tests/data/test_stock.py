@@ -63,7 +63,7 @@ class TestEveryDataset:
         classes, shape, _ = STOCK[name]
         dataset = make(name)
         assert dataset.number_of_classes == classes
-        assert dataset.image_shape == shape
+        assert dataset.input_shape == shape
         assert (len(dataset.train), len(dataset.evaluation)) == (TRAIN, EVALUATION)
         batch = next(train_iterator(dataset, batch_size=TRAIN, seed=0))
         assert batch["image"].shape == (TRAIN, *shape)
@@ -196,7 +196,7 @@ def test_variants_of_imagenette(make, data_directory, tmp_path):
     dataset = make(
         "imagenette", data_dir=str(tmp_path), variant="160px-v2", image_size=64
     )
-    assert dataset.image_shape == (64, 64, 3)
+    assert dataset.input_shape == (64, 64, 3)
     assert pathlib.Path(tmp_path, "imagenette", "160px-v2", "1.0.0").is_dir()
     with pytest.raises(ConfigError, match="imagenette/160px-v2 --data_dir="):
         make("imagenette", variant="160px-v2")

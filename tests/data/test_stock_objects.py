@@ -149,7 +149,7 @@ def prepared(tmp_path_factory):
 @pytest.mark.parametrize(("build", "classes"), [(voc, 20), (coco, 80)])
 def test_evaluation_batches(prepared, build, classes):
     dataset = build(data_dir=prepared, image_size=64)
-    assert (dataset.number_of_classes, dataset.image_shape) == (classes, (64, 64, 3))
+    assert (dataset.number_of_classes, dataset.input_shape) == (classes, (64, 64, 3))
     assert len(dataset.class_names) == classes
     (batch,) = evaluation_batches(dataset, batch_size=4)
     assert batch["image"].shape == (4, 64, 64, 3)
