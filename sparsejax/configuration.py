@@ -79,7 +79,8 @@ def load(spec: str) -> ml_collections.ConfigDict:
         ``"rigl_mlp"``; with an argument after a colon, ``"rigl_resnet50:imagenet"``.
 
     Returns:
-      What the file's ``get_config`` returns.
+      What the file's ``get_config`` returns, and ``mesh`` where that does not set it:
+      all devices along ``data`` (`sparsejax.sharding`).
 
     Raises:
       ConfigError: If there is no such config, it has no such argument, or running the
@@ -89,7 +90,11 @@ def load(spec: str) -> ml_collections.ConfigDict:
       >>> load("rigl_mlp").method.name
       'rigl'
     """
-    return module(spec).get_config(_argument(spec))
+    config = module(spec).get_config(_argument(spec))
+    if "mesh" not in config:
+        with config.unlocked():
+            config.mesh = {"data": -1, "fsdp": 1}
+    return config
 
 
 def module(spec: str) -> Any:

@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -57,7 +57,7 @@ def restored(
     """
     folder = pathlib.Path(workdir)
     try:
-        config = ConfigDict(json.loads((folder / "config.json").read_text()))
+        config: Any = ConfigDict(json.loads((folder / "config.json").read_text()))
     except (OSError, ValueError) as error:
         raise RunError(
             f"{folder} is not a run directory: its config.json cannot be read "
@@ -70,6 +70,11 @@ def restored(
         )
     task: Task = build("task", config.task, "sparsejax.tasks", config)
     abstract = abstract_state(task.initialise, jax.random.key(config.seed), config)
+    # However many devices it was trained on, here it lies on one.
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), abstract
+    )
     checkpoints = Checkpoints(folder, keep=None, report=report)
     try:
         found = checkpoints.restore(abstract)

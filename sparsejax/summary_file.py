@@ -43,7 +43,8 @@ def collect(
     Returns:
       Plain data, for JSON: ``final`` (the last evaluation), ``train`` (the last
       training row), ``layers`` (exact counts), ``sparsity``, ``cost``, ``seconds``,
-      ``energy``, ``references`` and ``data`` (what the dataset says of itself), ``seed``, ``versions``, ``commit``, ``device``, ``command``.
+      ``energy``, ``references`` and ``data`` (as the dataset has them), ``seed``,
+      ``versions``, ``commit``, ``device``, ``command``.
     """
     config = command.config
     counts = sj.counts(state.optimizer_state)

@@ -58,10 +58,10 @@ from typing import Any
 import jax
 import tensorflow_datasets as tfds
 from absl import flags, logging
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 import sparsejax as sj
-from sparsejax import configuration, interruption, validation, workdir
+from sparsejax import configuration, interruption, sharding, validation, workdir
 from sparsejax.building import ConfigError, build
 from sparsejax.checkpoint import CheckpointError, Checkpoints
 from sparsejax.data.pipeline import evaluation_batches, train_iterator
@@ -166,12 +166,9 @@ def run(command: configuration.Command) -> int:
                 return FINISHED
 
             # ------------------------------------ devices: one batch over all of them
-            # The compiler places what follows from the batch: a network may do what the
-            # types of explicit shardings have no rule for.
-            automatic = (AxisType.Auto,)
-            mesh = jax.make_mesh((jax.device_count(),), ("data",), automatic)
-            everywhere = NamedSharding(mesh, PartitionSpec())
-            split = NamedSharding(mesh, PartitionSpec("data"))
+            mesh = sharding.mesh(config)
+            split = sharding.of_batch(mesh)
+            placed = sharding.of_state(abstract, mesh)
             # Simulated devices can deadlock in a collective of the next step.
             one_at_a_time = jax.default_backend() == "cpu" and mesh.size > 1
 
@@ -182,14 +179,13 @@ def run(command: configuration.Command) -> int:
             )
             step, earlier = 0, 0.0
             abstract = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+                lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
                 abstract,
+                placed,
             )
             restored = checkpoints.restore(abstract, iterator)
             if restored is None:
-                state: TrainState = jax.jit(task.initialise, out_shardings=everywhere)(
-                    key
-                )
+                state: TrainState = jax.jit(task.initialise, out_shardings=placed)(key)
             else:
                 step, state, record = restored
                 earlier = record["seconds"]
@@ -201,12 +197,17 @@ def run(command: configuration.Command) -> int:
             shown.stage("compiling the training step")
             compiling = time.monotonic()
             train_step = (
-                jax.jit(_measured(task), donate_argnums=0)
+                jax.jit(
+                    _measured(task),
+                    donate_argnums=0,
+                    out_shardings=(placed, None, None),
+                )
                 .lower(state, _placed(sample, split))
                 .compile()
             )
             evaluation_step = jax.jit(task.evaluation_step)
-            shown.message(f"compiled in {time.monotonic() - compiling:.0f} s")
+            taken = time.monotonic() - compiling
+            shown.message(f"compiled in {taken:.0f} s; {sharding.memory(train_step)}")
 
             # ------------------------------------------------------------------ train
             began -= earlier

@@ -1,12 +1,13 @@
 """Checks of a config, and of what was built from it, before anything is compiled."""
 
+import math
 import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from sparsejax.building import ConfigError, located, parameters, resolve
+from sparsejax.building import ConfigError, located, parameters, plain, resolve
 
 #: The smallest value of every integer that each run needs.
 _LEAST = {
@@ -58,7 +59,7 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def check_devices(config: Mapping[str, Any], count: int) -> None:
-    """Checks that every device gets the same share of a batch.
+    """Checks that the mesh has all devices, and each the same share of a batch.
 
     Args:
       config: The config.
@@ -67,6 +68,26 @@ def check_devices(config: Mapping[str, Any], count: int) -> None:
     Raises:
       ConfigError: If not.
     """
+    spec = plain(config.get("mesh")) or {}
+    axes = ("data", "fsdp")
+    if not isinstance(spec, Mapping) or set(spec) - set(axes):
+        raise ConfigError(
+            f"config.mesh = {spec!r}: give the numbers of devices along 'data' and "
+            "'fsdp', such as {'fsdp': 8}."
+        )
+    for axis, size in spec.items():
+        if not isinstance(size, int) or size == 0 or size < -1:
+            raise ConfigError(
+                f"config.mesh.{axis} = {size!r}: give a number of devices, or -1 for "
+                "all that are left."
+            )
+    sizes = [spec.get("data", -1), spec.get("fsdp", 1)]
+    known = math.prod(size for size in sizes if size > 0)
+    if sizes.count(-1) == 2 or count % known or (-1 not in sizes and known != count):
+        raise ConfigError(
+            f"config.mesh = {dict(zip(axes, sizes, strict=True))} does not fit the "
+            f"{count} devices: their product has to be {count}; one of them may be -1."
+        )
     batch_size = config["data"]["batch_size"]
     if batch_size % count:
         raise ConfigError(

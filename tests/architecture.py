@@ -37,7 +37,7 @@ FILES = {
         statistics views""",
     3: "extras",
     4: """average_precision building checkpoint energy health interruption metrics
-        progress workdir""",
+        progress sharding workdir""",
     6: """configuration cost/__main__ cost_table expected_cost pictures plot_style plots
         report report_page report_style restoring runs summary_file train validation""",
 }
