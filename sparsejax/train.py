@@ -185,7 +185,8 @@ def run(command: configuration.Command) -> int:
             )
             restored = checkpoints.restore(abstract, iterator)
             if restored is None:
-                state: TrainState = jax.jit(task.initialise, out_shardings=placed)(key)
+                initialise = jax.jit(task.initialise, out_shardings=placed)
+                state: TrainState = initialise(key, task.start)
             else:
                 step, state, record = restored
                 earlier = record["seconds"]

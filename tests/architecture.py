@@ -37,9 +37,10 @@ FILES = {
         statistics views""",
     3: "extras",
     4: """average_precision building checkpoint energy health interruption metrics
-        progress sharding workdir""",
+        progress runs sharding validation workdir""",
+    5: "restoring",
     6: """configuration cost/__main__ cost_table expected_cost pictures plot_style plots
-        report report_page report_style restoring runs summary_file train validation""",
+        report report_page report_style summary_file train""",
 }
 
 MAY_IMPORT = {

@@ -10,6 +10,12 @@ from test_configs import ARGUMENTS
 from sparsejax import configuration, train
 
 STEPS = 20
+TEXT = {
+    "name": "python_standard_library",
+    "context": 32,
+    "batch_size": 8,
+    "evaluation_rows": 64,
+}
 
 
 def runs():
@@ -26,7 +32,8 @@ def shrunk(spec):
     config = configuration.load(spec)
     factor = STEPS / config.steps
     with config.ignore_type(), config.unlocked():
-        config.data = {"name": "digits", "batch_size": 32}
+        text = config.task == "language_model"
+        config.data = TEXT if text else {"name": "digits", "batch_size": 32}
         if isinstance(config.method.get("distribution"), ConfigDict):
             # Images of one channel leave the first layer dense by themselves.
             config.method.distribution = "erk"
@@ -34,6 +41,9 @@ def shrunk(spec):
             config.model.update({"depth": 18, "width": 8})
         elif config.model.name == "mobilenet_v1":
             config.model.width = 0.25
+        elif config.model.name == "transformer":
+            config.model.update({"size": "tiny", "layers": 2, "width": 64})
+            config.start_from.workdir = ""
         elif config.model.name == "wide_resnet":
             config.model.update({"depth": 10, "width": 1})
         schedule = config.learning_rate_schedule

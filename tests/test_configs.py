@@ -19,6 +19,7 @@ ARGUMENTS = {
     "ssd_mobilenet_v1": ("scenes", "voc", "coco"),
     "mobilenet_v1": ("digits", "imagenet"),
     "wide_resnet": ("digits", "cifar10"),
+    "transformer": ("python", "lm1b", "c4"),
 }
 
 
@@ -30,6 +31,14 @@ def test_all_that_were_promised_are_there():
         "mobilenet_v1": ("dense", "static", "rigl", "magnitude", "autosparse"),
         "wide_resnet": methods,
         "ssd_mobilenet_v1": ("dense", "rigl"),
+        "transformer": (
+            *methods,
+            "srigl",
+            "sr_ste",
+            "s_ste",
+            "rigl_block",
+            "dense_finetuned",
+        ),
     }
     expected = {
         f"{method}_{network}" for network in networks for method in networks[network]

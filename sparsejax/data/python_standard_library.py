@@ -112,6 +112,7 @@ def python_standard_library(
     context: int = 128,
     tokenizer: str = "bytes",
     vocabulary_size: int = 4096,
+    evaluation_rows: int | None = None,
 ) -> pipeline.Dataset:
     """Python source: about 9 MB to train on, and 0.6 MB of other files held out.
 
@@ -124,6 +125,7 @@ def python_standard_library(
       context: Tokens that a network reads at once.
       tokenizer: As for :func:`sparsejax.data.tokenizers.tokenizer_of`.
       vocabulary_size: Of ``tokenizer="bpe"``.
+      evaluation_rows: Evaluate on the first so many rows only, in a hurry.
 
     Returns:
       The dataset, as of :func:`sparsejax.data.text.dataset`; ``identity`` has the hash
@@ -138,7 +140,7 @@ def python_standard_library(
       >>> dataset.number_of_classes, dataset.evaluation[0]["tokens"].shape
       (257, (65,))
     """
-    text.check_context(context)
+    text.check_rows(context, evaluation_rows)
     version = ".".join(map(str, sys.version_info[:3]))
     config = f"python{version}-{corpus_hash()}"
     builder = embedded.prepared(PythonStandardLibrary, data_dir, config=config)
@@ -161,7 +163,7 @@ def python_standard_library(
     }
     return text.dataset(
         text.Rows(streams["train"], context, spare=context - 1),
-        text.Rows(streams["validation"], context),
+        text.Rows(streams["validation"], context, most=evaluation_rows),
         context=context,
         tokenizer=chosen,
         references=text.references(training, held_out),

@@ -79,16 +79,25 @@ class Rows:
       context: Tokens that a network reads at once; a row has one more, the target of
         the last.
       spare: How many more an example has, for a window that is moved at random.
+      most: How many rows there are at the most; default: as many as the stream has.
     """
 
-    def __init__(self, stream: Int[np.ndarray, " _"], context: int, spare: int = 0):
+    def __init__(
+        self,
+        stream: Int[np.ndarray, " _"],
+        context: int,
+        *,
+        spare: int = 0,
+        most: int | None = None,
+    ):
         self._stream, self._context, self._spare = stream, context, spare
+        targets = len(stream) - 1 - spare
+        # Without spare tokens the last row may be short.
+        size = targets // context if spare else -(-targets // context)
+        self._size = max(size if most is None else min(size, most), 0)
 
     def __len__(self) -> int:
-        targets = len(self._stream) - 1 - self._spare
-        if self._spare:
-            return max(targets // self._context, 0)
-        return -(-targets // self._context)
+        return self._size
 
     def __getitem__(self, index: int) -> pipeline.Example:
         start = index * self._context
@@ -259,7 +268,12 @@ def dataset(
     )
 
 
-def check_context(context: int) -> None:
-    """Raises unless rows have tokens."""
+def check_rows(context: int, evaluation_rows: int | None) -> None:
+    """Raises unless there are rows, and tokens in them."""
     if context < 2:
         raise ConfigError(f"config.data.context = {context}: use at least 2, or 256.")
+    if evaluation_rows is not None and evaluation_rows < 1:
+        raise ConfigError(
+            f"config.data.evaluation_rows = {evaluation_rows}: use at least 1, or None "
+            "for all."
+        )

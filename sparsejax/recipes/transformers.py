@@ -5,7 +5,9 @@ from ml_collections import ConfigDict, FieldReference
 from sparsejax.recipes.parts import check_argument, method_fields
 
 
-def transformer(method: str, argument: str | None = None) -> ConfigDict:
+def transformer(
+    method: str, argument: str | None = None, *, variant: str = ""
+) -> ConfigDict:
     """A decoder on Python's standard library in minutes, on lm1b or on C4.
 
     Matrices of attention and MLPs are sparse; embeddings, norms and the head, which is
@@ -13,10 +15,11 @@ def transformer(method: str, argument: str | None = None) -> ConfigDict:
 
     Args:
       method: A method's name.
-      argument: ``None`` or ``"python"``: 4 layers of 128 on bytes, 1,500 steps of 16
+      argument: ``None`` or ``"python"``: 4 layers of 128 on bytes, 1,000 steps of 16
         rows of 128. ``"lm1b"``: 12 layers of 768 on 32,768 pairs of bytes, 100,000
         steps of 256 rows of 256. ``"c4"``: 12 layers of 768, 100,000 steps of 256 rows
         of 1,024.
+      variant: What the config's name has between those of method and network.
 
     Returns:
       The config: adamw with a cosine schedule, sparsity 0.8 by ERK.
@@ -28,10 +31,11 @@ def transformer(method: str, argument: str | None = None) -> ConfigDict:
       >>> transformer("rigl", "c4").data.context
       1024
     """
-    check_argument(f"{method}_transformer", argument, ("python", "lm1b", "c4"))
+    name = "_".join(part for part in (method, variant, "transformer") if part)
+    check_argument(name, argument, ("python", "lm1b", "c4"))
     if argument in ("lm1b", "c4"):
         return _large(method, argument)
-    steps = FieldReference(1_500)
+    steps = FieldReference(1_000)
     config = ConfigDict({"seed": 0, "task": "language_model", "steps": steps})
     config.model = {
         "name": "transformer",
@@ -62,7 +66,7 @@ def transformer(method: str, argument: str | None = None) -> ConfigDict:
     _common(config)
     config.method = method_fields(method, sparsity=0.8, every=50, steps=steps)
     config.log_every = 25
-    config.evaluate_every = 750
+    config.evaluate_every = 500
     config.checkpoint_every = 500
     config.keep_checkpoints = 2
     return config
@@ -112,3 +116,4 @@ def _common(config: ConfigDict) -> None:
     config.gradient_accumulation = 1
     config.average = {"decay": 0.0}
     config.initialization = "dense"
+    config.start_from = {"workdir": "", "topology": "keep", "new": ""}

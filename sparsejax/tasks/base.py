@@ -70,10 +70,11 @@ class Task(NamedTuple):
         default that is sums over its examples: ``loss``, ``correct`` and ``count``.
       samples: Maps a state to arrays that the report shows, such as predictions for a
         few examples; ``kind`` among them says of what kind. Not to be jitted.
+      start: Arrays to begin with, for ``initialise`` as its second argument.
     """
 
     dataset: Dataset
-    initialise: Callable[[Key[Array, ""]], TrainState]
+    initialise: Callable[..., TrainState]
     train_step: Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]
     evaluation_step: Callable[[TrainState, Mapping[str, Any]], Mapping[str, Any]]
     forward: Callable[[PyTree, PyTree, Array], Array]
@@ -82,3 +83,4 @@ class Task(NamedTuple):
         mean_over_examples
     )
     samples: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None
+    start: Any = None

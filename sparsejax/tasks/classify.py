@@ -117,6 +117,7 @@ def classify(config: Mapping[str, Any]) -> Task:
         evaluation_step,
         network.forward,
         example_input,
+        start=network.start,
     )
 
 

@@ -179,6 +179,7 @@ def detect(config: Mapping[str, Any]) -> Task:
         jnp.zeros((1, *dataset.input_shape), jnp.float32),
         gather,
         samples,
+        start=network.start,
     )
 
 

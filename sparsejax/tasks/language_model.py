@@ -121,6 +121,7 @@ def language_model(config: Mapping[str, Any]) -> Task:
         network.forward,
         jnp.zeros((1, *dataset.input_shape), jnp.int32),
         per_byte,
+        start=network.start,
     )
 
 

@@ -15,7 +15,7 @@ from sparsejax.building import ConfigError, build
 from sparsejax.data.pipeline import Dataset, check_batch_size
 from sparsejax.layers import Layout
 from sparsejax.state import MaskedState
-from sparsejax.tasks import averaging
+from sparsejax.tasks import averaging, starting
 from sparsejax.tasks.base import TrainState
 
 _NESTED = {
@@ -53,7 +53,10 @@ class SparseNetwork(NamedTuple):
 
     Attributes:
       module: The network with shapes in place of arrays.
-      initialise: Maps a key to the state before the first step, already sparse.
+      start: What ``initialise`` begins with, from another run; None for new weights.
+      initialise: Maps a key to the state before the first step, already sparse. Where
+        there is a ``start``, hand it over as the second argument: a compiled function
+        would else hold its arrays as constants.
       forward: Maps parameters, model state and inputs to the outputs in inference;
         keyword arguments are the model's own.
       train_forward: The same in training; returns outputs and the new model state.
@@ -69,6 +72,7 @@ class SparseNetwork(NamedTuple):
     """
 
     module: Any
+    start: starting.Start | None
     initialise: Callable[[Key[Array, ""]], TrainState]
     forward: Callable[..., Array]
     train_forward: Callable[..., tuple[Array, PyTree]]
@@ -108,7 +112,8 @@ def build_network(
     says so by an attribute ``layout`` (`sparsejax.layers.Layout`).
 
     Args:
-      config: The config: ``model``, ``method``, ``initialization`` and ``average``.
+      config: The config: ``model``, ``method``, ``initialization``, ``average`` and
+        ``start_from`` (`sparsejax.tasks.starting`).
       dataset: Whose inputs the network takes, and whose classes it tells apart.
       inner: The optimizer.
 
@@ -177,12 +182,29 @@ def build_network(
     # After the initialisation a method draws from the key in its state, not from its
     # seed, and looks at no network, so that one transformation updates the states of
     # all keys.
-    transformation = make_transformation(0, no_state)
+    _, shapes, _ = _split(module)
+    started = starting.start_of(config, shapes, no_state)
+    kept = None if started is None else started.masks
+    given = {} if kept is None else {"initial_masks": kept}
+    transformation = make_transformation(0, no_state, **given)
 
-    def initialise(key: Key[Array, ""]) -> TrainState:
+    def initialise(
+        key: Key[Array, ""], start: starting.Start | None = started
+    ) -> TrainState:
         model_key, mask_key, weight_key, state_key = jax.random.split(key, 4)
         _, params, model_state = _split(make_model(model_key))
-        optimizer_state = make_transformation(mask_key, model_state).init(params)
+        offered = {}
+        if start is not None:
+            params = jax.tree.map(
+                lambda new, old: new if old is None else old,
+                params,
+                start.params,
+            )
+            model_state = start.model_state or model_state
+            if start.masks is not None:
+                offered["initial_masks"] = start.masks
+        transformation = make_transformation(mask_key, model_state, **offered)
+        optimizer_state = transformation.init(params)
         if initialise_weights != "dense":
             masks = sj.masks(optimizer_state)
             params = _initialised(initialise_weights, params, masks, weight_key, layout)
@@ -274,6 +296,7 @@ def build_network(
 
     return SparseNetwork(
         module,
+        started,
         initialise,
         forward,
         train_forward,
