@@ -23,8 +23,8 @@ from sparsejax import recipes
 def get_config(argument: str | None = None) -> ConfigDict:
     """Builds the config for ``python``, the default, ``lm1b`` or ``c4``."""
     config = recipes.transformer("dense", argument, variant="finetuned")
-    workdir = "runs/static_transformer" + (f"_{argument}" if argument else "")
-    config.start_from = {"workdir": workdir, "topology": "densify", "new": ""}
+    config.start_from.workdir = "runs/static_transformer"
+    config.start_from.topology = "densify"
     config.steps = config.steps // 4
     config.optimizer.learning_rate = config.optimizer.learning_rate / 4
     return config

@@ -102,7 +102,7 @@ class PythonStandardLibrary(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for path, contents in source_files().items():
-            if _is_held_out(path) == (split == "validation"):
+            if is_held_out(path) == (split == "validation"):
                 yield path, {"path": path, "text": contents}
 
 
@@ -145,7 +145,7 @@ def python_standard_library(
     config = f"python{version}-{corpus_hash()}"
     builder = embedded.prepared(PythonStandardLibrary, data_dir, config=config)
     training, held_out = (
-        [example["text"] for example in _all(builder, split)]
+        [example["text"] for example in stored(builder, split)]
         for split in ("train", "validation")
     )
     chosen = tokenizers.tokenizer_of(
@@ -171,13 +171,15 @@ def python_standard_library(
     )
 
 
-def _all(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str, Any]]:
+def stored(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str, Any]]:
+    """All examples of a prepared split, one after the other."""
     open_split: Any = builder.as_data_source
     source = open_split(split=split)
     return (source[index] for index in range(len(source)))
 
 
-def _is_held_out(path: str) -> bool:
+def is_held_out(path: str) -> bool:
+    """Whether a file is one of those to evaluate on."""
     return hashlib.sha256(path.encode()).digest()[0] % _HELD_OUT_EVERY == 0
 
 
