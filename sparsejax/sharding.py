@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from sparsejax.building import plain
 
-__all__ = ["memory", "mesh", "of_batch", "of_state"]
+__all__ = ["everywhere", "memory", "mesh", "of_batch", "of_state"]
 
 # Arrays below this size, in entries, are on every device whole: a network has many such
 # vectors, and together they are small.
@@ -58,6 +58,18 @@ def of_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """Every device has all of it.
+
+    Args:
+      mesh: Of `mesh`.
+
+    Returns:
+      The sharding of any array.
+    """
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def of_state(state: PyTree, mesh: Mesh) -> PyTree:
     """Splits every large array over the axis ``fsdp``, and copies it along ``data``.
 
@@ -82,7 +94,7 @@ def of_state(state: PyTree, mesh: Mesh) -> PyTree:
     def place(leaf):
         axes = [axis for axis, size in enumerate(leaf.shape) if size % count == 0]
         if math.prod(leaf.shape) < _LEAST or not axes:
-            return NamedSharding(mesh, PartitionSpec())
+            return everywhere(mesh)
         longest = max(axes, key=lambda axis: (leaf.shape[axis], axis))
         names = (None,) * longest + ("fsdp",)
         return NamedSharding(mesh, PartitionSpec(*names))

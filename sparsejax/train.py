@@ -186,7 +186,8 @@ def run(command: configuration.Command) -> int:
             restored = checkpoints.restore(abstract, iterator)
             if restored is None:
                 initialise = jax.jit(task.initialise, out_shardings=placed)
-                state: TrainState = initialise(key, task.start)
+                given = jax.device_put((key, task.start), sharding.everywhere(mesh))
+                state: TrainState = initialise(*given)
             else:
                 step, state, record = restored
                 earlier = record["seconds"]

@@ -107,8 +107,8 @@ class Rows:
 class Documents:
     """Rows that are read from stored documents, for corpora larger than the memory.
 
-    A row begins with a document, a random part of it if it is longer than the row, and
-    goes on with those after it until it is full.
+    A row is a random part of a few documents, one after the other, with as many more
+    as it takes to fill it.
 
     Args:
       source: Examples with the bytes of a text.
@@ -133,11 +133,12 @@ class Documents:
         return len(self._source) // self._every
 
     def __getitem__(self, index: int) -> pipeline.Example:
-        position, pieces, size = index * self._every, [], 0
-        while size < self._context + 1:
+        first, pieces, size = index * self._every, [], 0
+        position = first
+        # All that come before the next row's first, so that every document is read.
+        while size < self._context + 1 or position < first + self._every:
             text = self._source[position % len(self._source)][self._field]
             [tokens] = self._tokenizer.encode([as_bytes(text)])
-            # The first document may be long: a window is drawn from all of it.
             pieces.append(tokens)
             size += len(tokens) + 1
             position += 1

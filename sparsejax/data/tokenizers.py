@@ -102,15 +102,16 @@ class BytePairs:
         self.boundary: int = found
         self.vocabulary_size: int = self._tokenizer.get_vocab_size()
         self.name = f"bpe{self.vocabulary_size}"
-        # Tokens of bytes are written with one character for every byte.
-        self.byte_lengths = np.array(
-            [
-                len(self._tokenizer.id_to_token(token) or "")
-                for token in range(self.vocabulary_size)
-            ],
-            np.int32,
-        )
-        self.byte_lengths[found] = 0
+        written = map(self._tokenizer.id_to_token, range(self.vocabulary_size))
+        try:
+            self._bytes = [_bytes_of(token or "") for token in written]
+        except KeyError as error:
+            raise ConfigError(
+                f"config.data.tokenizer: {path} has tokens that are not of bytes "
+                f"({error} in one); give one of the kind of GPT-2's."
+            ) from error
+        self._bytes[found] = b""
+        self.byte_lengths = np.array([*map(len, self._bytes)], np.int32)
 
     def encode(self, documents: Sequence[bytes]) -> list[Int[np.ndarray, " tokens"]]:
         """The tokens of every document, which has to be UTF-8."""
@@ -119,9 +120,25 @@ class BytePairs:
         return [np.array(one.ids, np.int32) for one in found]
 
     def decode(self, tokens: Iterable[int]) -> bytes:
-        """The text of the tokens in UTF-8."""
-        kept = [int(token) for token in tokens if token != self.boundary]
-        return self._tokenizer.decode(kept, skip_special_tokens=False).encode()
+        """The bytes of the tokens, which may begin or end within a character."""
+        return b"".join(self._bytes[int(token)] for token in tokens)
+
+
+def _characters() -> dict[str, int]:
+    """How bytes are written in tokens: as themselves, or from U+0100 on in order."""
+    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printed]
+    return {
+        **{chr(byte): byte for byte in printed},
+        **{chr(256 + place): byte for place, byte in enumerate(others)},
+    }
+
+
+_BYTES = _characters()
+
+
+def _bytes_of(token: str) -> bytes:
+    return bytes(_BYTES[character] for character in token)
 
 
 def train_byte_pairs(
