@@ -32,8 +32,10 @@ def shrunk(spec):
     config = configuration.load(spec)
     factor = STEPS / config.steps
     with config.ignore_type(), config.unlocked():
-        text = config.task == "language_model"
+        text = "transformer" in config.model.name
         config.data = TEXT if text else {"name": "digits", "batch_size": 32}
+        if config.model.name == "transformer_classifier":
+            config.data = {"name": "python_packages", "context": 64, "batch_size": 8}
         if isinstance(config.method.get("distribution"), ConfigDict):
             # Images of one channel leave the first layer dense by themselves.
             config.method.distribution = "erk"
@@ -41,7 +43,7 @@ def shrunk(spec):
             config.model.update({"depth": 18, "width": 8})
         elif config.model.name == "mobilenet_v1":
             config.model.width = 0.25
-        elif config.model.name == "transformer":
+        elif "transformer" in config.model.name:
             config.model.update({"size": "tiny", "layers": 2, "width": 64})
             config.start_from.workdir = ""
         elif config.model.name == "wide_resnet":

@@ -20,6 +20,7 @@ ARGUMENTS = {
     "mobilenet_v1": ("digits", "imagenet"),
     "wide_resnet": ("digits", "cifar10"),
     "transformer": ("python", "lm1b", "c4"),
+    "transformer_classifier": ("python",),
 }
 
 

@@ -68,7 +68,8 @@ def configure(cell: Cell, steps: int) -> ConfigDict:
             config.model.update(SMALL[cell.sparsity])
     if not dense:
         config.method.sparsity = cell.sparsity
-        config.method.every = max(round(config.method.every * factor), 1)
+        if "every" in config.method:
+            config.method.every = max(round(config.method.every * factor), 1)
     if cell.optimizer == "safe":
         config.optimizer.name = "sparsejax.optim.adamw"
     return config

@@ -70,6 +70,7 @@ class Dataset(NamedTuple):
       class_names: What the labels mean, for people; empty where they speak for
         themselves.
       input_dtype: Of what a network gets.
+      input_name: Where that is in a batch.
       references: Numbers to hold a result against, by their names: what can be had
         without a network.
       identity: What exactly the examples are, where that differs between machines.
@@ -84,6 +85,7 @@ class Dataset(NamedTuple):
     input_shape: tuple[int, ...]
     class_names: Sequence[str] = ()
     input_dtype: DTypeLike = np.float32
+    input_name: str = "image"
     references: Mapping[str, float] = types.MappingProxyType({})
     identity: str = ""
     tokenizer: Any = None

@@ -1,7 +1,6 @@
 """Functions of Python's standard library and what their docstrings begin with."""
 
 import ast
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from sparsejax.data import embedded, pairs, pipeline, text
 from sparsejax.data.python_standard_library import (
-    corpus_hash,
+    config,
     is_held_out,
     source_files,
     stored,
@@ -107,9 +106,8 @@ def python_docstrings(
       ((256,), True)
     """
     text.check_rows(context, evaluation_pairs)
-    version = ".".join(map(str, sys.version_info[:3]))
-    config = f"python{version}-{corpus_hash()}"
-    builder = embedded.prepared(PythonDocstrings, data_dir, config=config)
+    name = config()
+    builder = embedded.prepared(PythonDocstrings, data_dir, config=name)
     train, held_out = ([*stored(builder, s)] for s in ("train", "validation"))
     return pairs.dataset(
         train,
@@ -118,5 +116,5 @@ def python_docstrings(
         target="summary",
         context=context,
         tokenizer=Bytes(),
-        identity=f"functions of {config}",
+        identity=f"functions of {name}",
     )

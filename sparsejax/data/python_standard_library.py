@@ -73,6 +73,16 @@ def corpus_hash() -> str:
     return digest.hexdigest()[:8]
 
 
+def config() -> str:
+    """The name of the corpus of this Python, such as ``python3.11.7-c04c32a9``.
+
+    Returns:
+      Its version and `corpus_hash`.
+    """
+    version = ".".join(map(str, sys.version_info[:3]))
+    return f"python{version}-{corpus_hash()}"
+
+
 class PythonStandardLibrary(tfds.core.GeneratorBasedBuilder):
     """The files, split by the hash of their paths: one of 16 is held out.
 
@@ -141,9 +151,8 @@ def python_standard_library(
       (257, (65,))
     """
     text.check_rows(context, evaluation_rows)
-    version = ".".join(map(str, sys.version_info[:3]))
-    config = f"python{version}-{corpus_hash()}"
-    builder = embedded.prepared(PythonStandardLibrary, data_dir, config=config)
+    name = config()
+    builder = embedded.prepared(PythonStandardLibrary, data_dir, config=name)
     training, held_out = (
         [example["text"] for example in stored(builder, split)]
         for split in ("train", "validation")
@@ -167,7 +176,7 @@ def python_standard_library(
         context=context,
         tokenizer=chosen,
         references=text.references(training, held_out),
-        identity=f"source of {config}",
+        identity=f"source of {name}",
     )
 
 

@@ -5,7 +5,7 @@ from sparsejax.recipes.mobile_networks import mobilenet_v1
 from sparsejax.recipes.parts import by_path, grid
 from sparsejax.recipes.perceptrons import mlp
 from sparsejax.recipes.residual_networks import resnet50
-from sparsejax.recipes.transformers import transformer
+from sparsejax.recipes.transformers import transformer, transformer_classifier
 from sparsejax.recipes.wide_networks import wide_resnet
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "resnet50",
     "ssd_mobilenet_v1",
     "transformer",
+    "transformer_classifier",
     "wide_resnet",
 ]

@@ -1,11 +1,8 @@
 """SSDLite on MobileNetV1, on scenes of digits and on photographs."""
 
-import inspect
-
 from ml_collections import ConfigDict, FieldReference
 
-from sparsejax.building import resolve
-from sparsejax.recipes.parts import check_argument, method_fields
+from sparsejax.recipes.parts import check_argument, method_fields, sparsify_only
 
 
 def ssd_mobilenet_v1(method: str, argument: str | None = None) -> ConfigDict:
@@ -32,11 +29,8 @@ def ssd_mobilenet_v1(method: str, argument: str | None = None) -> ConfigDict:
     check_argument(f"{method}_ssd_mobilenet_v1", argument, ("scenes", "voc", "coco"))
     of_photographs = argument in ("voc", "coco")
     config = _photographs(method, argument) if of_photographs else _scenes(method)
-    function = resolve("method", method, "sparsejax.methods")
-    if "where" in inspect.signature(function).parameters:
-        # As MobileNets are published: these few weights are worth more than others.
-        where = r"^(?!stem/).*(?<!depthwise)/kernel$"
-        config.update({"method": {"where": where}})
+    # As MobileNets are published: these few weights are worth more than others.
+    sparsify_only(config, r"^(?!stem/).*(?<!depthwise)/kernel$")
     config.detection = {
         "matching_overlap": 0.5,
         "negatives": 3.0,

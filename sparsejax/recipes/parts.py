@@ -30,6 +30,26 @@ def keep_dense(config: ConfigDict, path: str) -> None:
             config.update({"method": {"distribution": erk}})
 
 
+def sparsify_only(config: ConfigDict, where: str) -> None:
+    """Chooses the sparse layers by their paths, if the method lets one choose.
+
+    Args:
+      config: Changed in place.
+      where: A regular expression over paths.
+
+    Example:
+      >>> from sparsejax import recipes
+      >>> config = recipes.mlp("rigl")
+      >>> sparsify_only(config, "hidden")
+      >>> config.method.where
+      'hidden'
+    """
+    method = plain(config)["method"]["name"]
+    function = resolve("method", method, "sparsejax.methods")
+    if "where" in inspect.signature(function).parameters:
+        config.update({"method": {"where": where}})
+
+
 def by_path(values: Mapping[str, Any]) -> ConfigDict:
     """Writes a map of path patterns as a config field, whose keys else have no dots.
 

@@ -1,4 +1,4 @@
-"""Classification of images: cross-entropy, and accuracy on held-out examples."""
+"""Classification of images or texts: cross-entropy, and held-out accuracy."""
 
 import functools
 from collections.abc import Mapping
@@ -69,6 +69,11 @@ def classify(config: Mapping[str, Any]) -> Task:
             f"config.scoring_temperature = {temperature} is not positive; use 1 or 200."
         )
     dataset = sparse_network.dataset(config)
+    if dataset.input_name != "image" and any(strengths.values()):
+        raise ConfigError(
+            f"config.mixup, config.cutmix = {strengths}: "
+            f"{config['data']['name']!r} has no images to mix; use 0."
+        )
     learning_rate = optimization.learning_rate_schedule(config)
     inner = optimization.optimizer(config, learning_rate)
 
@@ -77,7 +82,7 @@ def classify(config: Mapping[str, Any]) -> Task:
     def train_step(
         state: TrainState, batch: Mapping[str, Array]
     ) -> tuple[TrainState, Metrics]:
-        images, labels = batch["image"], batch["label"]
+        images, labels = batch[dataset.input_name], batch["label"]
         targets = jax.nn.one_hot(labels, dataset.number_of_classes)
         if any(strengths.values()):
             key = jax.random.fold_in(state.key, state.step)
@@ -101,7 +106,7 @@ def classify(config: Mapping[str, Any]) -> Task:
         return step.state, metrics
 
     def evaluation_step(state: TrainState, batch: Mapping[str, Array]) -> Metrics:
-        logits = network.forward(*network.evaluated(state), batch["image"])
+        logits = network.forward(*network.evaluated(state), batch[dataset.input_name])
         labels, weight = batch["label"], batch["weight"]
         return {
             "loss": (weight * cross_entropy(logits, labels)).sum(),
@@ -109,7 +114,7 @@ def classify(config: Mapping[str, Any]) -> Task:
             "count": weight.sum(),
         }
 
-    example_input = jnp.zeros((1, *dataset.input_shape), jnp.float32)
+    example_input = jnp.zeros((1, *dataset.input_shape), dataset.input_dtype)
     return Task(
         dataset,
         network.initialise,
