@@ -17,7 +17,7 @@ from sparsejax.building import ConfigError, build, plain, resolve
 from sparsejax.card import Card
 from sparsejax.cost import Cost
 from sparsejax.distributions import erk
-from sparsejax.layers import by_name, leaves_with_paths, matmul_weights
+from sparsejax.layers import Layout, by_name, leaves_with_paths, matmul_weights
 from sparsejax.planning import plan_layers
 from sparsejax.structures import n_m, unstructured
 from sparsejax.tasks.base import Task
@@ -68,7 +68,7 @@ def expected_cost(config: Mapping[str, Any], *, mode: str = "exact") -> Expected
     config = plain(config)
     task: Task = build("task", config["task"], "sparsejax.tasks", _unopened(config))
     state = abstract_state(task.initialise, jax.random.key(0), config)
-    counts, remarks = _counts(config["method"], state.params)
+    counts, remarks = _counts(config["method"], state.params, task.layout)
     zeros = sum(size - active for active, size in counts.values())
     size = sum(size for _, size in counts.values())
     progress = _mean_progress(config, zeros / size) if zeros else 1.0
@@ -140,7 +140,9 @@ def _unopened(config: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _counts(method: Any, params: Any) -> tuple[dict[str, tuple[int, int]], list[str]]:
+def _counts(
+    method: Any, params: Any, layout: Layout | None
+) -> tuple[dict[str, tuple[int, int]], list[str]]:
     """Path to active and all weights at the end of training, and what to say of it."""
     function, arguments = _method(method)
     name, card = function.__name__, _card(function)
@@ -163,8 +165,8 @@ def _counts(method: Any, params: Any) -> tuple[dict[str, tuple[int, int]], list[
         ]
     plan = plan_layers(
         params,
-        matmul_weights,
-        by_name(),
+        settings.get("where", matmul_weights),
+        layout or by_name(),
         sparsity,
         _built("distribution", settings.get("distribution")) or erk(),
         _built("structure", structure) or unstructured(),

@@ -68,19 +68,39 @@ def test_methods_without_a_sparsity_have_a_cost():
         assert any("follows from training" in one for one in remarks) == emergent
 
 
-def test_the_budget_is_the_one_that_training_has():
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rigl_mlp",
+        # Layers that are stacked.
+        "static_transformer",
+        # Layers that are left out by the config.
+        pytest.param("rigl_ssd_mobilenet_v1", marks=pytest.mark.slow),
+    ],
+)
+def test_the_budget_is_the_one_that_training_has(name, data_dir):
     import jax
 
     from sparsejax.building import build
 
-    config = configuration.load("rigl_mlp")
+    config = configuration.load(name)
     task = build("task", config.task, "sparsejax.tasks", config)
-    state = task.initialise(jax.random.key(0))
+    state = jax.jit(task.initialise)(jax.random.key(0))
     counts = sj.counts(state.optimizer_state)
     found = {
         row.path: (row.active, row.weights) for row in expected_cost(config).cost.layers
     }
-    assert found == counts
+    assert {path: found[path] for path in counts} == counts
+    dense = {path: row for path, row in found.items() if path not in counts}
+    assert all(active == weights for active, weights in dense.values())
+
+
+def test_a_corpus_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    config = configuration.load("rigl_transformer:c4")
+    cost = expected_cost(config).cost
+    assert cost.parameters == 110_119_680
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_imagenet_is_not_opened(tmp_path, monkeypatch, capsys):

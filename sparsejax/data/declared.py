@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from sparsejax.building import ConfigError, build, parameters, resolve
 from sparsejax.data.pipeline import Dataset
+from sparsejax.data.tokenizers import Bytes
 
 
 class _Unopened(Sequence):
@@ -24,7 +26,7 @@ def declared(dataset: str | Mapping[str, Any]) -> Dataset:
 
     A dataset that is there, or embedded, is opened. For another the shapes are those
     that tfds declares for its name, with the ``image_size`` of the config where images
-    differ in size.
+    differ in size; of text those of the config itself.
 
     Args:
       dataset: ``config.data`` without the fields that describe batches.
@@ -44,8 +46,8 @@ def declared(dataset: str | Mapping[str, Any]) -> Dataset:
         return build("data", dataset, "sparsejax.data")
     except ConfigError as error:
         spec = {"name": dataset} if isinstance(dataset, str) else dict(dataset)
-        shapes = _shapes(spec)
-        if shapes is None:
+        known = _of_text(spec) or _of_images(spec)
+        if known is None:
             raise error
     nothing = _Unopened()
     return Dataset(
@@ -53,12 +55,32 @@ def declared(dataset: str | Mapping[str, Any]) -> Dataset:
         evaluation=nothing,
         train_transform=lambda example, rng: example,
         evaluation_transform=lambda example: example,
-        number_of_classes=shapes[1],
-        input_shape=shapes[0],
+        **known,
     )
 
 
-def _shapes(spec: dict[str, Any]) -> tuple[tuple[int, int, int], int] | None:
+def _of_text(spec: dict[str, Any]) -> dict[str, Any] | None:
+    function: Any = resolve("data", spec["name"], "sparsejax.data")
+    if not {"context", "tokenizer"} <= {*parameters(function)}:
+        return None
+    settings = {**function.__kwdefaults__, **spec}
+    tokenizer = Bytes()
+    if settings["tokenizer"] == "bytes":
+        size = tokenizer.vocabulary_size
+    elif settings["tokenizer"] == "bpe":
+        size = settings["vocabulary_size"]
+    else:
+        return None
+    return {
+        "number_of_classes": size,
+        "input_shape": (settings["context"],),
+        "input_dtype": np.int32,
+        # That there is one says that this is text; it is not used.
+        "tokenizer": tokenizer,
+    }
+
+
+def _of_images(spec: dict[str, Any]) -> dict[str, Any] | None:
     function: Any = resolve("data", spec["name"], "sparsejax.data")
     try:
         features: Any = tfds.builder(function.__name__).info.features
@@ -71,4 +93,7 @@ def _shapes(spec: dict[str, Any]) -> tuple[tuple[int, int, int], int] | None:
         height = width = spec.get("image_size", function.__kwdefaults__["image_size"])
     if None in (height, width, channels):
         return None
-    return (height, width, channels), features["label"].num_classes
+    return {
+        "number_of_classes": features["label"].num_classes,
+        "input_shape": (height, width, channels),
+    }

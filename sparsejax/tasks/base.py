@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from sparsejax.data.pipeline import Dataset
+from sparsejax.layers import Layout
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -71,6 +72,7 @@ class Task(NamedTuple):
       samples: Maps a state to arrays that the report shows, such as predictions for a
         few examples; ``kind`` among them says of what kind. Not to be jitted.
       start: Arrays to begin with, for ``initialise`` as its second argument.
+      layout: Roles of the parameters' axes, where the default is wrong.
     """
 
     dataset: Dataset
@@ -84,3 +86,4 @@ class Task(NamedTuple):
     )
     samples: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None
     start: Any = None
+    layout: Layout | None = None

@@ -123,6 +123,7 @@ def classify(config: Mapping[str, Any]) -> Task:
         network.forward,
         example_input,
         start=network.start,
+        layout=network.layout,
     )
 
 

@@ -180,6 +180,7 @@ def detect(config: Mapping[str, Any]) -> Task:
         gather,
         samples,
         start=network.start,
+        layout=network.layout,
     )
 
 

@@ -122,6 +122,7 @@ def language_model(config: Mapping[str, Any]) -> Task:
         jnp.zeros((1, *dataset.input_shape), jnp.int32),
         per_byte,
         start=network.start,
+        layout=network.layout,
     )
 
 

@@ -53,6 +53,7 @@ class SparseNetwork(NamedTuple):
 
     Attributes:
       module: The network with shapes in place of arrays.
+      layout: Roles of the parameters' axes, where the default is wrong.
       start: What ``initialise`` begins with, from another run; None for new weights.
       initialise: Maps a key to the state before the first step, already sparse. Where
         there is a ``start``, hand it over as the second argument: a compiled function
@@ -72,6 +73,7 @@ class SparseNetwork(NamedTuple):
     """
 
     module: Any
+    layout: Layout | None
     start: starting.Start | None
     initialise: Callable[[Key[Array, ""]], TrainState]
     forward: Callable[..., Array]
@@ -296,6 +298,7 @@ def build_network(
 
     return SparseNetwork(
         module,
+        layout,
         started,
         initialise,
         forward,
