@@ -31,6 +31,7 @@ def ssd_mobilenet_v1(method: str, argument: str | None = None) -> ConfigDict:
     config = _photographs(method, argument) if of_photographs else _scenes(method)
     # As MobileNets are published: these few weights are worth more than others.
     sparsify_only(config, r"^(?!stem/).*(?<!depthwise)/kernel$")
+    config.average = {"decay": 0.0}
     config.detection = {
         "matching_overlap": 0.5,
         "negatives": 3.0,

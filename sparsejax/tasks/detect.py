@@ -56,7 +56,8 @@ def detect(config: Mapping[str, Any]) -> Task:
       have ``anchors()``.
     - ``optimizer``, ``learning_rate_schedule``, ``steps``: see
       :mod:`sparsejax.tasks.optimization`.
-    - ``method``, ``initialization``: as for :func:`sparsejax.tasks.classify.classify`.
+    - ``method``, ``initialization``, ``average``: as for
+      :func:`sparsejax.tasks.classify.classify`.
     - ``detection``: fields of :class:`Settings`; default: SSD's.
 
     Args:
