@@ -13,13 +13,14 @@ from ml_collections import ConfigDict
 pytest.importorskip("pycocotools")
 
 import sparsejax as sj
-from sparsejax import metrics, train
+from sparsejax import metrics, recipes, train
 from sparsejax.building import ConfigError
 from sparsejax.data.pipeline import evaluation_batches, train_iterator
 from sparsejax.detection.anchors import anchor_boxes
 from sparsejax.detection.boxes import encode
 from sparsejax.detection.matching import match
 from sparsejax.detection.suppression import Detections
+from sparsejax.tasks.averaging import average_decay
 from sparsejax.tasks.detect import detect
 
 RIGL = {"name": "rigl", "sparsity": 0.5, "every": 5, "stop": 15, "where": "kernel"}
@@ -155,6 +156,37 @@ def test_samples_are_the_first_evaluation_images(task, trained):
         np.testing.assert_array_equal(samples[name], batch[name])
     assert samples["found_boxes"].shape == (6, 20, 4)
     assert (np.diff(samples["scores"], axis=1) <= 0).all()
+
+
+def test_an_average_is_what_is_evaluated_and_shown(make):
+    task = detect(make(average={"decay": 0.5}))
+    iterator = train_iterator(task.dataset, batch_size=32, seed=0)
+    state = jax.jit(task.initialise)(jax.random.key(0))
+    step = jax.jit(task.train_step)
+    for _ in range(7):  # with a move of the topology
+        state, _ = step(state, next(iterator))
+    sj.verify(state.average.params, state.optimizer_state)
+    kernel = state.average.params["head"]["kernel"]
+    assert np.any(kernel != state.params["head"]["kernel"])
+    shown = state._replace(
+        params=state.average.params, model_state=state.average.model_state, average=None
+    )
+    batch = next(evaluation_batches(task.dataset, batch_size=6))
+    evaluate = jax.jit(task.evaluation_step)
+    averaged, alone = evaluate(state, batch), evaluate(shown, batch)
+    assert float(averaged["loss"]) == pytest.approx(float(alone["loss"]), rel=1e-6)
+    last = evaluate(state._replace(average=None), batch)
+    assert abs(float(averaged["loss"] - last["loss"])) > 1e-3 * float(last["loss"])
+    scores = task.samples(state)["scores"]
+    np.testing.assert_array_equal(scores, averaged["found"].scores)
+
+
+@pytest.mark.parametrize("argument", ["scenes", "voc", "coco"])
+def test_recipes_average_only_if_asked(argument):
+    config = recipes.ssd_mobilenet_v1("rigl", argument)
+    assert average_decay(config) is None
+    config.average.decay = 0.999
+    assert average_decay(config) == 0.999
 
 
 @pytest.mark.parametrize(
