@@ -1,4 +1,4 @@
-"""Every config trains, on small networks and the embedded digits, for twenty steps."""
+"""Every config trains, small and on embedded data, for twenty steps."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def runs():
 
 
 def shrunk(spec):
-    """The config with a small network, the digits and all of its phases in 20 steps."""
+    """The config with a small network, small images and all phases in 20 steps."""
     config = configuration.load(spec)
     factor = STEPS / config.steps
     with config.ignore_type(), config.unlocked():
@@ -36,12 +36,14 @@ def shrunk(spec):
         config.data = TEXT if text else {"name": "digits", "batch_size": 32}
         if config.model.name == "transformer_classifier":
             config.data = {"name": "python_packages", "context": 64, "batch_size": 8}
+        if config.task == "detect":
+            config.data = {"name": "digit_scenes", "batch_size": 8, "augment": False}
         if isinstance(config.method.get("distribution"), ConfigDict):
             # Images of one channel leave the first layer dense by themselves.
             config.method.distribution = "erk"
         if config.model.name == "resnet":
             config.model.update({"depth": 18, "width": 8})
-        elif config.model.name == "mobilenet_v1":
+        elif config.model.name in ("mobilenet_v1", "ssd_mobilenet_v1"):
             config.model.width = 0.25
         elif "transformer" in config.model.name:
             config.model.update({"size": "tiny", "layers": 2, "width": 64})
