@@ -7,9 +7,10 @@ Settings of COCO as torchvision trains its SSDLite at 320; of VOC the paper's, b
 the learning rate, which is ours.
 Cost: scenes, 1,500 steps, 206 s on a 2-core CPU; VOC, 120,000 steps of 32 images, and
 COCO, 406,000 steps of 192 images, on accelerators.
-Expected: scenes, an average precision of 64.3 % at 50 % overlap (43.1 % in the mean
-over 50 to 95 %) at 90 % sparsity: seed 0, measured on a CPU; VOC and COCO, not measured
-(dense, Sandler et al. report an average precision on COCO of 22.2 %).
+Expected: scenes, at 90 % sparsity, an average precision of 62.9 % at 50 % overlap
+(seeds 0 and 1: 64.3 and 61.5) and of 41.8 % in the mean over 50 to 95 %, see
+experiments/sparse_vision; VOC and COCO, not measured (dense, Sandler et al. report an
+average precision on COCO of 22.2 %).
 
   python -m sparsejax.train --config=configs/rigl_ssd_mobilenet_v1.py
   python -m sparsejax.train --config=configs/rigl_ssd_mobilenet_v1.py:coco

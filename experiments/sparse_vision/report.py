@@ -47,7 +47,6 @@ def tables(rows: Sequence[Row]) -> str:
                 "parameters",
                 "FLOPs of an image",
                 "bytes",
-                "time of a run",
             ]
         ]
         for method, own in _methods(group).items():
@@ -56,7 +55,7 @@ def tables(rows: Sequence[Row]) -> str:
         if len(lines) == 3:
             dense, sparse = _methods(group).values()
             compared = [_difference(dense, sparse, measure) for measure in measures]
-            lines.append(["difference, seed by seed", *compared, "", "", "", ""])
+            lines.append(["difference, seed by seed", *compared, "", "", ""])
         parts.append(markdown(lines))
     return "\n".join(parts)
 
@@ -70,12 +69,10 @@ def _costs(rows: Sequence[Row]) -> list[str]:
     # RigL leaves each layer its number of weights: these are the same for all seeds.
     first = rows[0]
     share = f" ({100 * first.flops_ratio:.1f} %)" if first.flops_ratio < 1 else ""
-    seconds = statistics.mean(row.seconds for row in rows)
     return [
         f"{first.parameters:,}",
         f"{first.flops:,}{share}",
         f"{first.stored_bytes:,}",
-        f"{seconds:.0f} s",
     ]
 
 
@@ -129,8 +126,8 @@ def _draw(axes: Any, measure: Measure, methods: dict[str, list[Row]]) -> None:
         axes.scatter([place] * len(values), values, s=14, color=colour, alpha=0.6)
         mean, half = interval(values)
         aside = place + (0.16 if place else -0.16)
-        if math.isfinite(half):
-            ends = (mean - half, mean + half)
+        if len(values) > 2:  # of two seeds it is too wide to show anything
+            ends = (max(mean - half, 0), min(mean + half, 100))
             axes.vlines(aside, *ends, color=colour, linewidth=1.6)
         axes.plot(aside, mean, marker="o", markersize=6, color=colour)
         axes.annotate(
