@@ -35,7 +35,7 @@ FILES = {
     2: """__init__ applying card inspection leaves masking options planning
         proximal reparametrizing rewinding rules runtime_checks single_shot state
         statistics views""",
-    3: "extras",
+    3: "decoding extras",
     4: """average_precision building checkpoint energy health interruption metrics
         progress runs sharding validation workdir""",
     5: "restoring",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,24 +17,50 @@ from jaxtyping import Array, Bool, Float, Int
 
 __all__ = ["Attention", "Cache", "rotary_frequencies", "rotated", "visible"]
 
+LARGEST_BLOCK = 256
+"""Tokens of a cache that are looked at at once."""
+
 
 class Cache(NamedTuple):
     """Keys and values of the tokens that were read, for all layers.
 
     Attributes:
-      keys: for every layer, ``[layers, batch, capacity, key_value_heads, head_size]``.
-      values: of the same shape.
+      keys: an array for every layer, ``[batch, key_value_heads, capacity, head_size]``;
+        of scanned blocks one array with a leading axis of layers.
+      values: likewise.
       length: tokens in it so far; the same for the whole batch.
+      padding: how many of the first tokens of each sequence only fill it up, so that
+        prompts of several lengths end at the same place; None for none.
     """
 
-    keys: Float[Array, "layers batch capacity heads size"]
-    values: Float[Array, "layers batch capacity heads size"]
+    keys: Any
+    values: Any
     length: Int[Array, ""]
+    padding: Int[Array, " batch"] | None = None
 
     @property
     def capacity(self) -> int:
         """How many tokens fit."""
-        return self.keys.shape[2]
+        return jax.tree.leaves(self.keys)[0].shape[-2]
+
+    def with_tokens(
+        self,
+        layer: int | Int[Array, ""],
+        key: Float[Array, "batch length heads size"],
+        value: Float[Array, "batch length heads size"],
+    ) -> Cache:
+        """The cache with what a layer made of the tokens at ``length``."""
+        listed = isinstance(self.keys, tuple)
+        start = (0, 0, self.length, 0) if listed else (layer, 0, 0, self.length, 0)
+
+        def put(held, new):
+            new = new.swapaxes(1, 2)
+            old = held[layer] if listed else held
+            new = (new if listed else new[None]).astype(old.dtype)
+            written = jax.lax.dynamic_update_slice(old, new, start)
+            return (*held[:layer], written, *held[layer + 1 :]) if listed else written
+
+        return self._replace(keys=put(self.keys, key), values=put(self.values, value))
 
 
 def rotary_frequencies(
@@ -133,6 +159,59 @@ def visible(
     return None if seen is None else seen[:, None]
 
 
+def attended_by_one(
+    query: Float[Array, "batch 1 heads size"],
+    keys: Float[Array, "batch key_value_heads capacity size"],
+    values: Float[Array, "batch key_value_heads capacity size"],
+    mask: Bool[Array, "#batch 1 1 capacity"],
+    last: Int[Array, ""],
+) -> Float[Array, "batch 1 heads size"]:
+    """`jax.nn.dot_product_attention` of one token over a cache that is partly full.
+
+    It goes over the cache in blocks, up to that of the last visible token, and sums
+    products instead of calling matrix multiplications, which for one row XLA's CPU
+    backend makes ready by copying the cache.
+
+    Args:
+      query: of the token.
+      keys: as in a `Cache`.
+      values: likewise.
+      mask: what the token may look at.
+      last: place of the last visible token.
+
+    Example:
+      >>> keys = jnp.zeros((1, 1, 4, 2))
+      >>> values = jnp.arange(8.0).reshape(1, 1, 4, 2)
+      >>> mask = (jnp.arange(4) <= 1)[None, None, None]
+      >>> attended_by_one(jnp.ones((1, 1, 1, 2)), keys, values, mask, 1).tolist()
+      [[[[1.0, 2.0]]]]
+    """
+    batch, groups, capacity, size = keys.shape
+    common = math.gcd(capacity, LARGEST_BLOCK)
+    block = common if common >= LARGEST_BLOCK // 4 else capacity
+    scaled = query.reshape(batch, groups, -1, 1, size).astype(jnp.float32)
+    scaled = scaled / math.sqrt(size)
+
+    def add(index, sums):
+        largest, weight, mixed = sums
+        key, value, seen = (
+            jax.lax.dynamic_slice_in_dim(x, index * block, block, axis)
+            for x, axis in ((keys, 2), (values, 2), (mask, 3))
+        )
+        scores = (scaled * key[:, :, None]).sum(-1)
+        scores = jnp.where(seen, scores, -jnp.inf)
+        new = jnp.maximum(largest, scores.max(-1, keepdims=True))
+        share, kept = jnp.exp(scores - new), jnp.exp(largest - new)
+        mixed = mixed * kept + (share[..., None] * value[:, :, None]).sum(-2)
+        return new, weight * kept + share.sum(-1, keepdims=True), mixed
+
+    nothing = jnp.zeros((*scaled.shape[:3], 1))
+    # Finite, since a first block may be all padding.
+    start = (nothing - 1e30, nothing, jnp.zeros((*scaled.shape[:3], size)))
+    _, weight, mixed = jax.lax.fori_loop(0, last // block + 1, add, start)
+    return (mixed / weight).reshape(query.shape).astype(query.dtype)
+
+
 class Attention(nnx.Module):
     """Attention with linear layers ``query``, ``key``, ``value`` and ``out``.
 
@@ -197,12 +276,11 @@ class Attention(nnx.Module):
             query = rotated(query, positions, frequencies)
             key = rotated(key, positions, frequencies)
         if cache is not None:
-            start = (layer, 0, cache.length, 0, 0)
-            kept = [
-                jax.lax.dynamic_update_slice(old, new[None].astype(old.dtype), start)
-                for old, new in ((cache.keys, key), (cache.values, value))
-            ]
-            cache = cache._replace(keys=kept[0], values=kept[1])
-            key, value = (one[layer].astype(query.dtype) for one in kept)
+            cache = cache.with_tokens(layer, key, value)
+            keys, values = cache.keys[layer], cache.values[layer]
+            if query.shape[1] == 1 and jax.default_backend() == "cpu":
+                mixed = attended_by_one(query, keys, values, mask, cache.length)
+                return self.out(mixed.reshape(*tokens.shape[:2], -1)), cache
+            key, value = (x.swapaxes(1, 2).astype(query.dtype) for x in (keys, values))
         mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
         return self.out(mixed.reshape(*tokens.shape[:2], -1)), cache

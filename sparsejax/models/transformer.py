@@ -231,19 +231,33 @@ class Transformer(nnx.Module):
         return found.astype(jnp.float32)
 
     def empty_cache(
-        self, batch: int, capacity: int, dtype: DTypeLike | None = None
+        self,
+        batch: int,
+        capacity: int,
+        dtype: DTypeLike | None = None,
+        *,
+        padding: Int[Array, " batch"] | None = None,
     ) -> Cache:
         """A cache for decoding.
 
         Args:
           batch: sequences that are decoded side by side.
-          capacity: the most tokens of a sequence, the prompt's among them.
+          capacity: the most tokens of a sequence, the prompt's and padding among them;
+            multiples of 256 are read fastest.
           dtype: of keys and values; default that of the computation.
+          padding: how many of each sequence's first tokens are to be overlooked, so
+            that prompts of several lengths can end at the same place; default none.
         """
         shape = self.shape
-        sizes = (shape.layers, batch, capacity, shape.key_value_heads, shape.head_size)
-        empty = jnp.zeros(sizes, dtype or self.dtype)
-        return Cache(empty, empty.copy(), jnp.zeros((), jnp.int32))
+        sizes = (batch, shape.key_value_heads, capacity, shape.head_size)
+
+        def empty():
+            if self.scanned:
+                return jnp.zeros((shape.layers, *sizes), dtype or self.dtype)
+            one = jnp.zeros(sizes, dtype or self.dtype)
+            return tuple(one.copy() for _ in range(shape.layers))
+
+        return Cache(empty(), empty(), jnp.zeros((), jnp.int32), padding)
 
     def decode(
         self,
@@ -251,7 +265,8 @@ class Transformer(nnx.Module):
         cache: Cache,
         *,
         prefix: bool = False,
-    ) -> tuple[Float[Array, "batch length vocabulary"], Cache]:
+        only_last: bool = False,
+    ) -> tuple[Float[Array, "batch predicted vocabulary"], Cache]:
         """Reads more tokens: a prompt at once, or the one that was chosen last.
 
         Args:
@@ -259,6 +274,7 @@ class Transformer(nnx.Module):
           cache: of `empty_cache`, or of the last call; nothing checks that the tokens
             still fit.
           prefix: whether these tokens see each other in both directions.
+          only_last: whether only the logits behind the last token are asked for.
 
         Returns:
           The logits of the token that follows each token, and the next cache.
@@ -266,11 +282,15 @@ class Transformer(nnx.Module):
         length = tokens.shape[1]
         places = cache.length + jnp.arange(length)
         positions = jnp.broadcast_to(places, tokens.shape)
-        last = places[-1:] if prefix else places
-        mask = (jnp.arange(cache.capacity) <= last[:, None])[None, None]
-        mask = jnp.broadcast_to(mask, (1, 1, length, cache.capacity))
+        last = jnp.broadcast_to(places[-1:] if prefix else places, (length,))
+        held = jnp.arange(cache.capacity)
+        mask = (held <= last[:, None])[None, None]
+        if cache.padding is not None:
+            positions = jnp.maximum(positions - cache.padding[:, None], 0)
+            mask &= (held >= cache.padding[:, None])[:, None, None]
         hidden = self._embedded(tokens, positions)
         features, cache = self._blocks(hidden, positions, mask, cache)
+        features = features[:, -1:] if only_last else features
         return self.logits(features), cache._replace(length=cache.length + length)
 
     def unscanned(self) -> Transformer:
