@@ -1,6 +1,7 @@
 """Compressed weights and the products with them that are faster than dense ones."""
 
 from sparsejax_kernels import native
+from sparsejax_kernels.cached_attention import cached_attention
 from sparsejax_kernels.choosing import explain, largest_density
 from sparsejax_kernels.convolution import convolution
 from sparsejax_kernels.depthwise_convolution import depthwise_convolution
@@ -15,6 +16,7 @@ __all__ = [
     "PackedNM",
     "Transposed",
     "TwoFour",
+    "cached_attention",
     "convolution",
     "depthwise_convolution",
     "explain",

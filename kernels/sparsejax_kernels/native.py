@@ -25,6 +25,7 @@ HANDLERS = (
     "convolution_forward",
     "depthwise_forward",
     "n_m_forward",
+    "cached_attention",
 )
 PREFIX = "sparsejax_kernels."
 LEVELS = {"": 0, "portable": 2, "avx2": 3, "avx512": 4}

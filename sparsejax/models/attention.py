@@ -14,11 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
+from sparsejax_kernels import cached_attention
 
 __all__ = ["Attention", "Cache", "rotary_frequencies", "rotated", "visible"]
-
-LARGEST_BLOCK = 256
-"""Tokens of a cache that are looked at at once."""
 
 
 class Cache(NamedTuple):
@@ -159,59 +157,6 @@ def visible(
     return None if seen is None else seen[:, None]
 
 
-def attended_by_one(
-    query: Float[Array, "batch 1 heads size"],
-    keys: Float[Array, "batch key_value_heads capacity size"],
-    values: Float[Array, "batch key_value_heads capacity size"],
-    mask: Bool[Array, "#batch 1 1 capacity"],
-    last: Int[Array, ""],
-) -> Float[Array, "batch 1 heads size"]:
-    """`jax.nn.dot_product_attention` of one token over a cache that is partly full.
-
-    It goes over the cache in blocks, up to that of the last visible token, and sums
-    products instead of calling matrix multiplications, which for one row XLA's CPU
-    backend makes ready by copying the cache.
-
-    Args:
-      query: of the token.
-      keys: as in a `Cache`.
-      values: likewise.
-      mask: what the token may look at.
-      last: place of the last visible token.
-
-    Example:
-      >>> keys = jnp.zeros((1, 1, 4, 2))
-      >>> values = jnp.arange(8.0).reshape(1, 1, 4, 2)
-      >>> mask = (jnp.arange(4) <= 1)[None, None, None]
-      >>> attended_by_one(jnp.ones((1, 1, 1, 2)), keys, values, mask, 1).tolist()
-      [[[[1.0, 2.0]]]]
-    """
-    batch, groups, capacity, size = keys.shape
-    common = math.gcd(capacity, LARGEST_BLOCK)
-    block = common if common >= LARGEST_BLOCK // 4 else capacity
-    scaled = query.reshape(batch, groups, -1, 1, size).astype(jnp.float32)
-    scaled = scaled / math.sqrt(size)
-
-    def add(index, sums):
-        largest, weight, mixed = sums
-        key, value, seen = (
-            jax.lax.dynamic_slice_in_dim(x, index * block, block, axis)
-            for x, axis in ((keys, 2), (values, 2), (mask, 3))
-        )
-        scores = (scaled * key[:, :, None]).sum(-1)
-        scores = jnp.where(seen, scores, -jnp.inf)
-        new = jnp.maximum(largest, scores.max(-1, keepdims=True))
-        share, kept = jnp.exp(scores - new), jnp.exp(largest - new)
-        mixed = mixed * kept + (share[..., None] * value[:, :, None]).sum(-2)
-        return new, weight * kept + share.sum(-1, keepdims=True), mixed
-
-    nothing = jnp.zeros((*scaled.shape[:3], 1))
-    # Finite, since a first block may be all padding.
-    start = (nothing - 1e30, nothing, jnp.zeros((*scaled.shape[:3], size)))
-    _, weight, mixed = jax.lax.fori_loop(0, last // block + 1, add, start)
-    return (mixed / weight).reshape(query.shape).astype(query.dtype)
-
-
 class Attention(nnx.Module):
     """Attention with linear layers ``query``, ``key``, ``value`` and ``out``.
 
@@ -253,7 +198,7 @@ class Attention(nnx.Module):
         positions: Int[Array, "batch length"],
         mask: Bool[Array, "..."] | None,
         cache: Cache | None = None,
-        layer: int | Int[Array, ""] = 0,
+        number: int | Int[Array, ""] = 0,
     ) -> tuple[Float[Array, "batch length width"], Cache | None]:
         """Mixes the tokens; with a cache, also with those that it holds.
 
@@ -262,24 +207,26 @@ class Attention(nnx.Module):
           positions: of the tokens.
           mask: which tokens see which, ``[batch, 1, length, length or capacity]``.
           cache: of all layers; its length is where these tokens belong.
-          layer: this one's place in the cache.
+          number: this layer's place in the cache.
 
         Returns:
           What to add to the tokens, and the cache with these in it.
         """
         query, key, value = (
-            layer_(tokens).reshape(*tokens.shape[:2], -1, self.head_size)
-            for layer_ in (self.query, self.key, self.value)
+            layer(tokens).reshape(*tokens.shape[:2], -1, self.head_size)
+            for layer in (self.query, self.key, self.value)
         )
         if self.frequencies is not None:
             frequencies = jnp.array(self.frequencies, jnp.float32)
             query = rotated(query, positions, frequencies)
             key = rotated(key, positions, frequencies)
         if cache is not None:
-            cache = cache.with_tokens(layer, key, value)
-            keys, values = cache.keys[layer], cache.values[layer]
-            if query.shape[1] == 1 and jax.default_backend() == "cpu":
-                mixed = attended_by_one(query, keys, values, mask, cache.length)
+            cache = cache.with_tokens(number, key, value)
+            keys, values = cache.keys[number], cache.values[number]
+            if query.shape[1] == 1:
+                mixed = cached_attention(
+                    query, keys, values, cache.length, padding=cache.padding
+                )
                 return self.out(mixed.reshape(*tokens.shape[:2], -1)), cache
             key, value = (x.swapaxes(1, 2).astype(query.dtype) for x in (keys, values))
         mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)

@@ -31,6 +31,7 @@ from sparsejax.nn.neurons import without_idle_neurons
 from sparsejax.nn.rectifying import Rectified
 from sparsejax.nn.surgery import is_pointwise, modules, put
 from sparsejax.state import masks as masks_of
+from sparsejax.state import unpack_all
 
 __all__ = ["compress"]
 
@@ -77,7 +78,8 @@ def compress(
 
     Args:
       model: with the trained (sparse) parameters; it is not changed.
-      state: the optimizer's state, whose masks say which weights are kept.
+      state: the optimizer's state, whose masks say which weights are kept; or the masks
+        themselves, a tree like the parameters of bool arrays, None at dense leaves.
       trainable: whether to store the transposed index that a backward pass needs, six
         to eight bytes a weight; without it every backward pass makes its own.
       batch: rows that are multiplied at once; layers for which a dense product is
@@ -104,7 +106,8 @@ def compress(
       topology. With ``inference`` it is inside of a `sparsejax.nn.Rectified`.
 
     Raises:
-      ValueError: no linear layer has a mask; a masked weight of one is not zero; a
+      ValueError: ``state`` has neither a sparsejax method nor masks; no linear layer
+        has a mask; a masked weight of one is not zero; a
         kernel and its mask differ in shape; or, with ``inference``, there are no
         ``inputs``, the model is to be trainable or normalises by a batch's statistics.
 
@@ -128,11 +131,7 @@ def compress(
             f"{'None' if inputs is None else 'given'}: a network for inference is not "
             "trainable, and needs `inputs` that it may be called with"
         )
-    masks = {
-        path: mask
-        for path, mask in leaves_with_paths(masks_of(state))
-        if mask is not None
-    }
+    masks = _masks(state)
     copy = nnx.clone(model)
 
     def fits(layer):
@@ -168,7 +167,7 @@ def compress(
                 made[path] = replacement(layer, weight, **options)
     if not masked:
         raise ValueError(
-            "no linear layer of the model has a mask in this state: the masks are of "
+            "no linear layer of the model has a mask in `state`: the masks are of "
             f"{', '.join(masks) or 'nothing'}, the layers that can be compressed are "
             f"{', '.join(layers) or 'none'}; compress the model that was trained with "
             "this state"
@@ -184,6 +183,14 @@ def compress(
                 implementation=implementation,
             )
     return Rectified(put(copy, made))
+
+
+def _masks(state: PyTree) -> dict[str, Bool[Array, "..."]]:
+    """Masks by path, of a tree of masks or of an optimizer's state."""
+    named = leaves_with_paths(unpack_all(state))
+    if not named or any(leaf.dtype != bool for _, leaf in named):
+        named = leaves_with_paths(masks_of(state))
+    return dict(named)
 
 
 def _kernel(path: str) -> str:

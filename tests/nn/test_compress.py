@@ -71,6 +71,23 @@ def test_the_implementation_may_be_named():
         sj.compress(model, state, implementation="gpu")(jnp.ones((1, 32)))
 
 
+def test_masks_may_be_given_without_a_state():
+    model, state = perceptron(packed=True)
+    x = jax.random.normal(jax.random.key(1), (5, 32))
+    masks = sj.masks(state)
+    np.testing.assert_array_equal(
+        sj.compress(model, masks)(x), sj.compress(model, state)(x)
+    )
+    del masks["head"]
+    assert isinstance(sj.compress(model, masks).head, nnx.Linear)
+
+
+@pytest.mark.parametrize("state", [optax.adam(0.1).init({"kernel": jnp.ones(3)}), {}])
+def test_a_state_without_masks_is_refused(state):
+    with pytest.raises(ValueError, match="holds no sparsejax method"):
+        sj.compress(mlp((32,), 10, hidden=(48,), rngs=nnx.Rngs(0)), state)
+
+
 def test_layers_without_a_mask_stay():
     model, state = perceptron(sparsity={"hidden.*/kernel": 0.9})
     fast = sj.compress(model, state)

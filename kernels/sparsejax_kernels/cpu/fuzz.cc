@@ -22,6 +22,7 @@ struct ThreadPool {
 };
 }  // namespace xla::ffi
 
+#include "attention.h"
 #include "blocks.h"
 #include "convolutions.h"
 #include "fan_in.h"
@@ -361,6 +362,42 @@ void once_packed(const Table& table, i64 threads) {
   expect(!run(), "a corrupt offset is accepted");
 }
 
+void attention_once(const Table& table, i64 threads) {
+  const i64 batch = 1 + below(3), groups = 1 + below(3), rows = batch * groups;
+  const i64 heads = 1 + below(4), capacity = 1 + below(200);
+  const i64 size = 1 + below(150), last = below(capacity);
+  const auto queries = floats(rows * heads * size);
+  const auto keys = floats(rows * capacity * size), values = floats(keys.size());
+  std::vector<i32> first(batch);
+  for (i32& each : first) each = static_cast<i32>(below(last + 1));
+  std::vector<float> y(queries.size());
+  std::vector<double> y_is(y.size());
+  for (i64 head = 0; head < rows * heads; ++head) {
+    const i64 row = head / heads;
+    double weight = 0;
+    for (i64 c = first[row / groups]; c <= last; ++c) {
+      const i64 at = (row * capacity + c) * size;
+      double score = 0;
+      for (i64 k = 0; k < size; ++k)
+        score += static_cast<double>(queries[head * size + k]) * keys[at + k];
+      const double share = std::exp(score / std::sqrt(size));
+      weight += share;
+      for (i64 k = 0; k < size; ++k) y_is[head * size + k] += share * values[at + k];
+    }
+    for (i64 k = 0; k < size; ++k) y_is[head * size + k] /= weight;
+  }
+  auto run = [&](i64 last) {
+    return with_pool(threads, [&](xla::ffi::ThreadPool& pool) {
+      return attend_rows(table, pool, queries.data(), heads,
+                         {keys.data(), values.data(), batch, groups, capacity, size},
+                         first.data(), last, y.data());
+    });
+  };
+  expect(run(last), "a legal cache is refused");
+  expect(close(y, y_is), "attention");
+  expect(!run(capacity) && !run(-1), "a place behind the cache is accepted");
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -381,7 +418,8 @@ int main(int count, char** arguments) {
       windows_once<i32>(*table, 1 + i % 3);
       planes_once(*table, 1 + i % 3);
       once_packed(*table, 1 + i % 3);
+      attention_once(*table, 1 + i % 3);
     }
   }
-  std::printf("%zu instruction sets, %d cases each\n", tables.size(), 9 * cases);
+  std::printf("%zu instruction sets, %d cases each\n", tables.size(), 10 * cases);
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "attention.h"
 #include "blocks.h"
 #include "convolutions.h"
 #include "fan_in.h"
@@ -195,6 +196,25 @@ ffi::Error n_m(ffi::ThreadPool pool, i64 level, bool relu, Floats x, Floats valu
                          epilogue, y->typed_data())
              ? ffi::Error::Success()
              : out_of_range();
+}
+
+ffi::Error attention(ffi::ThreadPool pool, i64 level, Floats queries, Floats keys,
+                     Floats values, Integers first, Integers last, FloatResult y) {
+  const auto shape = queries.dimensions(), held = keys.dimensions();
+  const auto too = values.dimensions(), result = y->dimensions();
+  if (shape.size() != 4 || held.size() != 4 || held[0] != shape[0] ||
+      held[1] != shape[1] || held[3] != shape[3] ||
+      !std::equal(held.begin(), held.end(), too.begin(), too.end()) ||
+      !std::equal(shape.begin(), shape.end(), result.begin(), result.end()) ||
+      static_cast<i64>(first.element_count()) != shape[0] || last.element_count() != 1)
+    return wrong_shapes();
+  const Caches caches = {keys.typed_data(), values.typed_data(), shape[0], shape[1],
+                         held[2], shape[3]};
+  return attend_rows(table_of(level), pool, queries.typed_data(), shape[2], caches,
+                     first.typed_data(), *last.typed_data(), y->typed_data())
+             ? ffi::Error::Success()
+             : ffi::Error::InvalidArgument(
+                   "the last token of a cache is not in it; make a larger one");
 }
 
 ffi::Error transpose(ffi::AnyBuffer indices, IntegerResult starts,
@@ -444,6 +464,16 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(n_m_forward, sparsejax_kernels::n_m,
                                   .Arg<Buffer<kFloat>>()
                                   .Arg<Buffer<xla::ffi::U8>>()
                                   .Arg<Buffer<kFloat>>()
+                                  .Ret<Buffer<kFloat>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cached_attention, sparsejax_kernels::attention,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Attr<int64_t>("level")
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kFloat>>()
+                                  .Arg<Buffer<kInteger>>()
+                                  .Arg<Buffer<kInteger>>()
                                   .Ret<Buffer<kFloat>>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(block_forward, sparsejax_kernels::block_forward,
                               Ffi::Bind()

@@ -1,4 +1,5 @@
 // The kernels for x86-64-v4.
+#include "attends.h"
 #include "gathers.h"
 #include "panels.h"
 #include "permutes.h"
@@ -26,6 +27,7 @@ extern const Table avx512_table = {
     pack_windows,
     filter_plane,
     permute,
+    attend,
 };
 
 }  // namespace sparsejax_kernels

@@ -73,6 +73,17 @@ struct Kernels {
                  i64 last);
 };
 
+// What one token sees of a cache of keys and values [capacity][size].
+struct Seen {
+  const float* keys;
+  const float* values;
+  i64 size;
+  i64 first;
+  i64 last;
+  // What products with the query are multiplied by.
+  float scale;
+};
+
 // What a 3x3 filter reads and writes: output row h is centred on input row
 // h * stride + skip_rows, and likewise for columns. Outside there are zeros.
 struct Plane {
@@ -159,6 +170,9 @@ struct Table {
   // lie stride = blocks * 32 apart.
   bool (*permute)(const float* x, i64 stride, i64 batch, const Slices& slices,
                   Epilogue epilogue, float* y, i64 first, i64 last);
+  // y[size], what a query takes of the values; scores is memory for one number a token
+  // that is seen, and 15 more.
+  void (*attend)(const float* query, const Seen& seen, float* scores, float* y);
 };
 
 extern const Table portable_table;
