@@ -214,5 +214,7 @@ def _arrays(model: nnx.Module) -> list[tuple[str, Any]]:
 
 
 def _name(keys: Any) -> str:
-    parts = (jax.tree_util.keystr((key,), simple=True) for key in keys)
-    return "/".join(part for part in parts if part != "value")
+    # A variable's array is its attribute `value`; layers may have that name, too.
+    array = jax.tree_util.GetAttrKey("value")
+    named = (key for key in keys if key != array)
+    return "/".join(jax.tree_util.keystr((key,), simple=True) for key in named)

@@ -28,7 +28,7 @@ def masked(model, **options):
 
 
 def small(**options):
-    options = {"layers": 2, "width": 32, "heads": 4, **options}
+    options = {"layers": 2, "width": 40, "heads": 4, **options}
     return transformer((64,), 29, rngs=nnx.Rngs(0), **options)
 
 
