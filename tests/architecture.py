@@ -25,6 +25,7 @@ FOLDERS = {
     "nn": 3,
     "models": 3,
     "data": 4,
+    "hugging_face": 4,
     "tasks": 5,
     "recipes": 6,
 }
