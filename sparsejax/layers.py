@@ -83,6 +83,16 @@ class Layer(NamedTuple):
         return tuple(n for axis, n in enumerate(self.shape) if axis not in stacked)
 
     @property
+    def slice(self) -> Layer:
+        """One of the stacked layers, by itself."""
+        depth = len(self.spec.stacked)
+        spec = LeafSpec(
+            tuple(axis - depth for axis in self.spec.fan_in),
+            tuple(axis - depth for axis in self.spec.fan_out),
+        )
+        return Layer(self.path, self.slice_shape, spec)
+
+    @property
     def fan_in(self) -> int:
         """Inputs of a neuron of the dense layer."""
         return math.prod(self.shape[axis] for axis in self.spec.fan_in)

@@ -21,9 +21,8 @@ from jaxtyping import Array, Float, PyTree
 
 from sparsejax import graph
 from sparsejax.layers import Layer, leaves_with_paths
-from sparsejax.structures.base import to_rows
 
-__all__ = ["Reached", "products"]
+__all__ = ["Reached", "positions", "products"]
 
 _MOVES = (
     "broadcast_in_dim",
@@ -63,6 +62,7 @@ def products(
     batch: PyTree,
     layers: Sequence[Layer],
     current: Mapping[str, Array],
+    origins: Mapping[str, np.ndarray] | None = None,
 ) -> Generator[Reached, None, None]:
     """Executes ``apply(params, batch)`` and stops at each product with a chosen leaf.
 
@@ -75,6 +75,7 @@ def products(
       batch: its input, any tree of arrays.
       layers: the chosen leaves.
       current: path -> values of each chosen leaf; read when a product is computed.
+      origins: of `positions`, to share them between several runs.
 
     Yields:
       One `Reached` for each product, and for each layer of a stacked one.
@@ -84,8 +85,9 @@ def products(
     """
     closed = jax.make_jaxpr(apply)(params, batch)
     chosen = {layer.path: layer for layer in layers}
+    origins = positions(layers) if origins is None else origins
     values: list[Any] = [
-        _Leaf(path, _positions(leaf), functools.partial(current.__getitem__, path))
+        _Leaf(path, origins[path], functools.partial(current.__getitem__, path))
         if path in chosen
         else leaf
         for path, leaf in leaves_with_paths(params)
@@ -94,16 +96,29 @@ def products(
     yield from _run(closed.jaxpr, closed.consts, values, chosen)
 
 
+def positions(layers: Sequence[Layer]) -> dict[str, np.ndarray]:
+    """The flat index of every entry of each leaf; leaves of one shape share an array.
+
+    Example:
+      >>> from sparsejax.layers import LeafSpec
+      >>> positions([Layer("kernel", (2, 3), LeafSpec((0,), (1,)))])["kernel"].tolist()
+      [[0, 1, 2], [3, 4, 5]]
+    """
+    by_shape: dict[tuple[int, ...], np.ndarray] = {}
+    for layer in layers:
+        if layer.shape not in by_shape:
+            dtype = np.int32 if layer.size <= np.iinfo(np.int32).max else np.int64
+            flat = np.arange(layer.size, dtype=dtype)
+            by_shape[layer.shape] = flat.reshape(layer.shape)
+    return {layer.path: by_shape[layer.shape] for layer in layers}
+
+
 class _Leaf(NamedTuple):
     """A value that is a chosen leaf, its entries moved about."""
 
     path: str
     origin: np.ndarray  # flat index in the leaf of every entry
     make: Callable[[], Array]
-
-
-def _positions(leaf: Any) -> np.ndarray:
-    return np.arange(leaf.size, dtype=np.int64).reshape(leaf.shape)
 
 
 def _made(values: Sequence[Any]) -> list[Any]:
@@ -183,7 +198,9 @@ def _moved(equation: JaxprEqn, values: list[Any]) -> list[Any] | None:
     [leaf] = [value for value in values if isinstance(value, _Leaf)]
     name = equation.primitive.name
     if name in _MOVES:
-        inputs = [leaf.origin.astype(np.int32) if v is leaf else v for v in values]
+        inputs = [
+            leaf.origin.astype(np.int32, copy=False) if v is leaf else v for v in values
+        ]
         origins = [np.asarray(origin) for origin in _bind(equation, inputs)]
     elif name in _ENTRYWISE and equation.outvars[0].aval.shape == leaf.origin.shape:  # pyright: ignore[reportAttributeAccessIssue]
         origins = [leaf.origin]
@@ -297,23 +314,31 @@ def _patches(image: Array, window, strides, padding, holes, spread) -> Array:
 
 def _reached(layer: Layer, origin: np.ndarray, samples: Array) -> Reached:
     """Samples in the order of the layer's inputs, from where its entries came."""
-    positions = jnp.arange(layer.size).reshape(layer.shape)
-    rows = np.asarray(to_rows(layer, positions))
-    shape = (layer.slices, layer.fan_out, layer.fan_in)
-    place = np.empty(layer.size, np.int64)
-    place[rows.reshape(-1)] = np.arange(layer.size)
-    slices, neurons, inputs = np.unravel_index(place[origin], shape)
-    complete = (
-        origin.shape == shape[1:]
-        and (slices == slices[0, 0]).all()
-        and (inputs == inputs[0]).all()
-        and len(np.unique(neurons[:, 0])) == layer.fan_out
+    one = layer.slice
+    index = int(origin.flat[0]) // one.size
+    place = np.arange(one.size, dtype=origin.dtype).reshape(one.shape)
+    rows = place.transpose(*one.spec.fan_out, *one.spec.fan_in)
+    rows = rows.reshape(one.fan_out, one.fan_in)
+    origin = origin - origin.dtype.type(index * one.size)
+    if not np.array_equal(origin, rows):  # which they are in most networks
+        samples = samples[:, _order(layer, origin, rows)]
+    return Reached(layer.path, index, samples.astype(jnp.float32))
+
+
+def _order(layer: Layer, origin: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Where each input of a neuron stands in a product."""
+    place = np.empty(rows.size, np.int64)
+    place[rows.reshape(-1)] = np.arange(rows.size)
+    complete = origin.shape == rows.shape
+    complete = complete and origin.min() >= 0 and origin.max() < rows.size
+    if complete:
+        neurons, inputs = np.unravel_index(place[origin], rows.shape)
+        complete = (inputs == inputs[0]).all()
+        complete = complete and len(np.unique(neurons[:, 0])) == len(rows)
+        if complete:
+            return np.argsort(inputs[0])
+    raise ValueError(
+        f"{layer.path} with shape {layer.shape} is multiplied along other axes "
+        f"than its fan-in {layer.spec.fan_in}; give its `layout`, or leave it out "
+        "by `where`"
     )
-    if not complete:
-        raise ValueError(
-            f"{layer.path} with shape {layer.shape} is multiplied along other axes "
-            f"than its fan-in {layer.spec.fan_in}; give its `layout`, or leave it out "
-            "by `where`"
-        )
-    order = np.argsort(inputs[0])
-    return Reached(layer.path, int(slices[0, 0]), samples[:, order].astype(jnp.float32))

@@ -14,13 +14,12 @@ from sparsejax.distributions import Distribution, uniform
 from sparsejax.layers import (
     Layer,
     Layout,
-    LeafSpec,
     Where,
     by_name,
     leaves_with_paths,
 )
 from sparsejax.planning import Plan, plan_layers
-from sparsejax.pruning.capturing import Reached, products
+from sparsejax.pruning.capturing import Reached, positions, products
 from sparsejax.structures import Structure
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "planned",
     "prune_network",
     "selected",
-    "unstacked",
 ]
 
 Prune = Callable[[Layer, int, Array, Any], tuple[Array, Bool[Array, "..."]]]
@@ -65,16 +63,6 @@ def planned(
         distribution or uniform(),
         structure,
     )
-
-
-def unstacked(layer: Layer) -> Layer:
-    """One of the layers that are stacked in a leaf."""
-    depth = len(layer.spec.stacked)
-    spec = LeafSpec(
-        tuple(axis - depth for axis in layer.spec.fan_in),
-        tuple(axis - depth for axis in layer.spec.fan_out),
-    )
-    return Layer(layer.path, layer.slice_shape, spec)
 
 
 def selected(
@@ -134,11 +122,15 @@ def prune_network(
         slices = (layer.slices, *layer.slice_shape)
         values = current[path].reshape(slices)
         mask = masks[path].reshape(slices)
-        new, kept = prune(unstacked(layer), budget, values[index], statistics)
+        new, kept = prune(layer.slice, budget, values[index], statistics)
         current[path] = values.at[index].set(new).reshape(layer.shape)
         masks[path] = mask.at[index].set(kept).reshape(layer.shape)
 
-    runs = [products(apply, params, batch, plan.layers, current) for batch in batches]
+    origins = positions(plan.layers)
+    runs = [
+        products(apply, params, batch, plan.layers, current, origins)
+        for batch in batches
+    ]
     if not runs:
         raise ValueError("batches is empty; one batch of some hundred samples will do")
     for name, statistics in _side_by_side(runs, calibration.statistic):

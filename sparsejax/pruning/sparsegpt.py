@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from sparsejax.checks import check_sparsity, check_step
 from sparsejax.distributions import Distribution
 from sparsejax.layers import Layer, Layout, LeafSpec, Where, matmul_weights
-from sparsejax.pruning.driving import calibrated, planned, prune_network, unstacked
+from sparsejax.pruning.driving import calibrated, planned, prune_network
 from sparsejax.structures import Structure, unstructured
 from sparsejax.structures.base import from_rows, to_rows
 
@@ -91,7 +91,7 @@ def sparsegpt(
     structure = structure or unstructured()
     plan = planned(params, sparsity, distribution, structure, where, layout)
     for layer in plan.layers:
-        _block_of(unstacked(layer), structure, block)
+        _block_of(layer.slice, structure, block)
 
     def statistic(samples):
         count = jnp.float32(samples.shape[0])
