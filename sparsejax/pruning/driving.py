@@ -24,6 +24,7 @@ from sparsejax.structures import Structure
 
 __all__ = [
     "Calibration",
+    "Report",
     "calibrated",
     "planned",
     "prune_network",
@@ -32,6 +33,9 @@ __all__ = [
 
 Prune = Callable[[Layer, int, Array, Any], tuple[Array, Bool[Array, "..."]]]
 """(layer, weights to keep, values, statistics of its inputs) -> values, mask."""
+
+
+Report = Callable[[str, int], None]
 
 
 class Calibration(NamedTuple):
@@ -88,6 +92,7 @@ def prune_network(
     plan: Plan,
     calibration: Calibration,
     prune: Prune,
+    report: Report | None = None,
 ) -> tuple[PyTree, PyTree]:
     """Prunes the layers in the order in which the network uses them.
 
@@ -101,6 +106,8 @@ def prune_network(
       plan: the layers and their budgets.
       calibration: what is gathered, and when it is used.
       prune: prunes one (unstacked) layer.
+      report: called with the path of each layer that was pruned, and its number among
+        those that are stacked.
 
     Returns:
       The pruned parameters; and a tree like them of masks, None at dense leaves.
@@ -125,6 +132,8 @@ def prune_network(
         new, kept = prune(layer.slice, budget, values[index], statistics)
         current[path] = values.at[index].set(new).reshape(layer.shape)
         masks[path] = mask.at[index].set(kept).reshape(layer.shape)
+        if report is not None:
+            report(path, index)
 
     origins = positions(plan.layers)
     runs = [

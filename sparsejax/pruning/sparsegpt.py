@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from sparsejax.checks import check_sparsity, check_step
 from sparsejax.distributions import Distribution
 from sparsejax.layers import Layer, Layout, LeafSpec, Where, matmul_weights
-from sparsejax.pruning.driving import calibrated, planned, prune_network
+from sparsejax.pruning.driving import Report, calibrated, planned, prune_network
 from sparsejax.structures import Structure, unstructured
 from sparsejax.structures.base import from_rows, to_rows
 
@@ -36,6 +36,7 @@ def sparsegpt(
     structure: Structure | None = None,
     where: Where = matmul_weights,
     layout: Layout | None = None,
+    report: Report | None = None,
 ) -> tuple[PyTree, PyTree]:
     """Prunes each layer so that its outputs change little, updating what stays.
 
@@ -61,6 +62,8 @@ def sparsegpt(
         budget), `fan_in` (in every neuron) or `n_m`.
       where: which leaves to prune; default every matmul and convolution weight.
       layout: roles of axes; default `by_name`.
+      report: called with the path of each layer when it is pruned, and with its number
+        among those that are stacked in the leaf; to show progress.
 
     Returns:
       The pruned and updated parameters; and a tree like them of bool masks, None at
@@ -110,7 +113,7 @@ def sparsegpt(
         return from_rows(layer, rows).astype(values.dtype), from_rows(layer, kept)
 
     calibration = calibrated(statistic, layer_by_layer)
-    return prune_network(apply, params, batches, plan, calibration, prune)
+    return prune_network(apply, params, batches, plan, calibration, prune, report)
 
 
 def _block_of(layer: Layer, structure: Structure, block: int) -> int:

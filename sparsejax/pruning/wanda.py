@@ -11,7 +11,13 @@ from jaxtyping import Array, Float, PyTree
 from sparsejax.checks import check_sparsity
 from sparsejax.distributions import Distribution
 from sparsejax.layers import Layer, Layout, Where, matmul_weights
-from sparsejax.pruning.driving import calibrated, planned, prune_network, selected
+from sparsejax.pruning.driving import (
+    Report,
+    calibrated,
+    planned,
+    prune_network,
+    selected,
+)
 from sparsejax.structures import Structure, fan_in
 from sparsejax.structures.base import from_rows, to_rows
 
@@ -29,6 +35,7 @@ def wanda(
     structure: Structure | None = None,
     where: Where = matmul_weights,
     layout: Layout | None = None,
+    report: Report | None = None,
 ) -> tuple[PyTree, PyTree]:
     """Zeroes, in each neuron, the weights that change its output least.
 
@@ -51,6 +58,8 @@ def wanda(
         as the paper; ``sj.n_m(2, 4)`` for its structured form.
       where: which leaves to prune; default every matmul and convolution weight.
       layout: roles of axes; default `by_name`.
+      report: called with the path of each layer when it is pruned, and with its number
+        among those that are stacked in the leaf; to show progress.
 
     Returns:
       The pruned parameters; and a tree like them of bool masks, None at dense leaves.
@@ -85,7 +94,7 @@ def wanda(
         return jnp.where(mask, values, jnp.zeros_like(values)), mask
 
     calibration = calibrated(statistic, layer_by_layer)
-    return prune_network(apply, params, batches, plan, calibration, prune)
+    return prune_network(apply, params, batches, plan, calibration, prune, report)
 
 
 def input_scores(
