@@ -41,7 +41,8 @@ FILES = {
         progress runs sharding validation workdir""",
     5: "restoring",
     6: """configuration cost/__main__ cost_table expected_cost pictures plot_style plots
-        report report_page report_style summary_file train""",
+        prunable prunable_run prune report report_page report_style summary_file
+        train""",
 }
 
 MAY_IMPORT = {

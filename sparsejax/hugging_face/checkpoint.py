@@ -8,10 +8,9 @@ import json
 import math
 import os
 import pathlib
-import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,8 @@ from sparsejax.hugging_face.files import (
     read_json,
     write_files,
 )
-from sparsejax.hugging_face.names import BASES, BUFFERS, PARTS, Source, source_of
+from sparsejax.hugging_face.names import BASES, BUFFERS
+from sparsejax.hugging_face.pieces import Piece, grouped, joined, pieces_of
 from sparsejax.hugging_face.settings import (
     UnsupportedError,
     architecture_of,
@@ -38,7 +38,7 @@ from sparsejax.layers import leaves_with_paths
 from sparsejax.models.architecture import Architecture
 from sparsejax.models.transformer import Transformer
 
-__all__ = ["load", "save"]
+__all__ = ["load", "read_settings", "save", "shapes_of"]
 
 # Beside weights and settings, a copy of a checkpoint has these of its own.
 _COPIED = (
@@ -96,17 +96,13 @@ def load(
       True
     """
     folder = pathlib.Path(folder)
-    settings = _settings(folder)
+    settings = read_settings(folder)
     shape = architecture_of(settings, context=context)
-    made = nnx.eval_shape(
-        lambda: Transformer(
-            shape, scanned=scanned, remat=remat, dtype=dtype, rngs=nnx.Rngs(0)
-        )
-    )
+    made = shapes_of(shape, scanned=scanned, remat=remat, dtype=dtype)
     abstract = nnx.to_pure_dict(nnx.state(made))
     leaves = dict(leaves_with_paths(abstract))
-    pieces = _pieces(settings["model_type"], leaves, shape.layers)
-    by_path = _grouped(pieces, lambda piece: piece.path)
+    pieces = pieces_of(settings["model_type"], leaves, shape.layers)
+    by_path = grouped(pieces, lambda piece: piece.path)
     with Tensors(folder) as tensors:
         names = _found_names(folder, settings["model_type"], tensors, pieces)
         values = []
@@ -153,19 +149,13 @@ def save(
         settings = _settings_like(source, model.shape, folder)
     family = settings["model_type"]
     leaves = dict(leaves_with_paths(nnx.to_pure_dict(nnx.state(model))))
-    pieces = _pieces(family, leaves, model.shape.layers)
-    by_name = _grouped(pieces, lambda piece: piece.name)
+    pieces = pieces_of(family, leaves, model.shape.layers)
+    by_name = grouped(pieces, lambda piece: piece.name)
     dtypes = _dtypes(source, family, pieces, leaves, dtype)
 
-    def written(name: str, parts: list[_Piece]) -> Written:
+    def written(name: str, parts: list[Piece]) -> Written:
         def make() -> np.ndarray:
-            rows = [np.asarray(leaves[part.path][part.row]) for part in parts]
-            moved = [
-                row.T if part.source.transposed else row
-                for row, part in zip(rows, parts, strict=True)
-            ]
-            whole = moved[0] if len(moved) == 1 else np.concatenate(moved, axis=-1)
-            return whole.astype(dtypes[name])
+            return joined(parts, leaves).astype(dtypes[name])
 
         count = sum(math.prod(part.shape) for part in parts)
         return Written(count * dtypes[name].itemsize, make)
@@ -185,62 +175,17 @@ def save(
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-class _Piece(NamedTuple):
-    """What a leaf, or a row of a stacked leaf, is in a checkpoint."""
-
-    path: str
-    row: Any  # an index into the leaf
-    shape: tuple[int, ...]  # of what the index finds
-    name: str
-    source: Source
-
-    @property
-    def file_shape(self) -> tuple[int, ...]:
-        """The shape of the tensor that it is, or is a part of."""
-        if self.source.transposed:
-            return self.shape[::-1]
-        if self.source.part is not None:
-            return (*self.shape[:-1], PARTS * self.shape[-1])
-        return self.shape
-
-    def taken(self, tensor: np.ndarray) -> np.ndarray:
-        """The piece, of the tensor in the file."""
-        if self.source.part is not None:
-            width = self.shape[-1]
-            first = self.source.part * width
-            return tensor[..., first : first + width]
-        return tensor.T if self.source.transposed else tensor
+def shapes_of(shape: Architecture, **options: Any) -> Transformer:
+    """A network with shapes in the place of arrays; options as of `Transformer`."""
+    return nnx.eval_shape(lambda: Transformer(shape, rngs=nnx.Rngs(0), **options))
 
 
-def _pieces(family: str, leaves: Mapping[str, Any], layers: int) -> list[_Piece]:
-    found = []
-    for path, leaf in leaves.items():
-        listed = re.match(r"blocks/(\d+)/", path)
-        stacked = path.startswith("blocks/") and not listed
-        inside = f"blocks/{path[listed.end() :]}" if listed else path
-        source = source_of(family, inside)
-        shape = tuple(leaf.shape[1:] if stacked else leaf.shape)
-        rows: list[tuple[int, Any]] = [(int(listed[1]) if listed else 0, ...)]
-        if stacked:
-            rows = [(layer, layer) for layer in range(layers)]
-        for layer, row in rows:
-            found.append(_Piece(path, row, shape, source.in_layer(layer), source))
-    return found
+def read_settings(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads the ``config.json`` of a checkpoint.
 
-
-def _grouped(
-    pieces: Iterable[_Piece], key: Callable[[_Piece], str]
-) -> dict[str, list[_Piece]]:
-    """Pieces by path or name, parts of a tensor in their order."""
-    groups: dict[str, list[_Piece]] = {}
-    for piece in pieces:
-        groups.setdefault(key(piece), []).append(piece)
-    for group in groups.values():
-        group.sort(key=lambda piece: piece.source.part or 0)
-    return groups
-
-
-def _settings(folder: pathlib.Path) -> dict[str, Any]:
+    Raises:
+      ValueError: there is none; one line.
+    """
     if not folder.is_dir():
         raise ValueError(
             f"{folder} is not a folder; download the checkpoint first: hf download "
@@ -261,7 +206,7 @@ def _settings_like(
         raise ValueError(
             f"{folder} is the checkpoint that is to be copied; name another folder."
         )
-    settings = _settings(source)
+    settings = read_settings(source)
     context = shape.context if shape.positions == "rotary" else None
     there = architecture_of(settings, context=context)
     for field in dataclasses.fields(shape):
@@ -279,7 +224,7 @@ def _base(family: str) -> str:
 
 
 def _found_names(
-    folder: pathlib.Path, family: str, tensors: Tensors, pieces: list[_Piece]
+    folder: pathlib.Path, family: str, tensors: Tensors, pieces: list[Piece]
 ) -> dict[str, str]:
     """Our name of each tensor -> its name in the files, all of them accounted for."""
     base = _base(family)
@@ -314,7 +259,7 @@ def _found_names(
 def _dtypes(
     source: pathlib.Path | None,
     family: str,
-    pieces: list[_Piece],
+    pieces: list[Piece],
     leaves: Mapping[str, Any],
     dtype: DTypeLike | None,
 ) -> dict[str, np.dtype]:
