@@ -39,6 +39,7 @@ def test_all_that_were_promised_are_there():
             "s_ste",
             "rigl_block",
             "dense_finetuned",
+            "static_pruned",
         ),
     }
     expected = {

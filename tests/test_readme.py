@@ -10,6 +10,8 @@ import pytest
 from flax import nnx
 
 import sparsejax as sj
+from sparsejax import hugging_face, prune
+from sparsejax.models.transformer import transformer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -41,7 +43,7 @@ def test_two_commands_set_it_up():
 
 
 def test_the_example_runs(capsys):
-    example, _, _ = blocks("python")
+    example, *_ = blocks("python")
     params = parameters()
     names = {"params": params, "gradients": jax.tree.map(jnp.ones_like, params)}
     exec(example, names)
@@ -50,7 +52,7 @@ def test_the_example_runs(capsys):
 
 
 def test_the_options_are_options():
-    _, options, _ = blocks("python")
+    _, options, *_ = blocks("python")
     params = parameters()
     for call in re.split(r"^(?=sj\.)", options, flags=re.MULTILINE)[1:]:
         state = eval(call, {"sj": sj, "optax": optax}).init(params)
@@ -63,11 +65,29 @@ def test_a_model_is_compressed_and_saved(tmp_path, monkeypatch):
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     state = sj.static(optax.sgd(0.1), sparsity=0.9).init(params)
     nnx.update(model, sj.sparsify(params, state))
-    *_, compressing = blocks("python")
+    compressing = blocks("python")[2]
     exec(compressing, {"sj": sj, "model": model, "state": state})
     again = sj.load("model.safetensors", model)
     x = jnp.ones((1, 32))
     assert jnp.allclose(again(x), model(x), atol=1e-5)
+
+
+def test_a_checkpoint_is_read_pruned_and_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    *_, reading = blocks("python")
+    dense, pruned = re.findall(r'load\w*\("(.*?)"', reading)
+    commands = re.findall(r"^python -m sparsejax.prune .*$", README, re.MULTILINE)
+    outputs = [prune.parse(line.split()[3:]).output for line in commands]
+    assert len(outputs) == 2 and outputs[0] == tmp_path / pruned
+    model = transformer((8,), 257, layers=1, width=16, heads=2, rngs=nnx.Rngs(0))
+    hugging_face.save(dense, model)
+    command = [f"--checkpoint={dense}", "--method=magnitude", "--structure=2:4"]
+    assert prune.main([*command, f"--output={pruned}"]) == 0
+    names = {}
+    exec(reading, names)
+    kept = names["masks"]["blocks"]["mlp"]["up"]["kernel"]
+    assert 2 * kept.sum() == kept.size
+    assert pathlib.Path("copy/config.json").exists()
 
 
 def test_the_lists_of_methods_are_those_of_their_files(monkeypatch):

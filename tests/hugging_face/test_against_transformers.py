@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sparsejax import hugging_face
+from sparsejax import hugging_face, prune
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -189,3 +189,24 @@ def test_a_window_that_no_sequence_reaches_is_none(tmp_path):
     hugging_face.save(tmp_path / "copy", ours, like=tmp_path)
     assert ours_settings(tmp_path / "copy")["sliding_window"] == 48
     assert ours_settings(tmp_path / "copy")["max_position_embeddings"] == 64
+
+
+@pytest.mark.parametrize("case", ["llama, shared heads, tied", "gpt2"])
+def test_what_was_pruned_is_read_with_its_zeros(tmp_path, case):
+    model = theirs(case)
+    model.save_pretrained(tmp_path / "dense")
+    arguments = [f"--checkpoint={tmp_path / 'dense'}", "--method=magnitude"]
+    arguments += ["--structure=2:4", f"--output={tmp_path / 'sparse'}"]
+    assert prune.main(arguments) == 0
+    sparse = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "sparse")
+    same(our_logits(hugging_face.load(tmp_path / "sparse")), their_logits(sparse))
+    dense = dict(model.named_parameters())
+    pruned = 0
+    for name, tensor in sparse.named_parameters():
+        matrix = tensor.ndim == 2 and (".layers." in name or ".h." in name)
+        zeros = int((tensor == 0).sum())
+        assert zeros == (tensor.numel() // 2 if matrix else 0), name
+        kept = tensor != 0
+        assert torch.equal(tensor[kept], dense[name][kept])
+        pruned += matrix
+    assert pruned == {"g": 12, "l": 21}[case[0]]

@@ -230,3 +230,13 @@ def test_bad_arguments_are_named(change, message):
     settings = {"apply": mlp, "batches": [batch], "sparsity": 0.5, **change}
     with pytest.raises(ValueError, match=message):
         sj.pruning.sparsegpt(params=params, **settings)
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_every_layer_is_reported_when_it_is_pruned(method):
+    params, batch = network(sizes=(12, 16, 16, 8))
+    found = []
+    getattr(sj.pruning, method)(
+        mlp, params, [batch], sparsity=0.5, report=lambda *one: found.append(one)
+    )
+    assert found == [(f"dense{i}/kernel", 0) for i in range(3)]
