@@ -49,9 +49,17 @@ import sys
 from sparsejax.extras import require
 
 try:
-    for _module in ("flax", "ml_collections", "orbax.checkpoint", "rich"):
-        require(_module, extra="train")
-    for _module in ("safetensors", "tensorflow_datasets", "grain"):
+    for _module in (
+        "absl",
+        "flax",
+        "grain",
+        "ml_collections",
+        "orbax.checkpoint",
+        "rich",
+        "safetensors",
+        "tensorboardX",
+        "tensorflow_datasets",
+    ):
         require(_module, extra="train")
 except ImportError as _error:
     if __name__ != "__main__":

@@ -148,6 +148,7 @@ def test_the_kernels_of_a_wheel_run(unpacked, tmp_path):
         ),
         (["sparsejax.train", "--config=rigl_mlp"], ["ml_collections"]),
         (["sparsejax.report", "run"], ["matplotlib"]),
+        (["sparsejax.prune", "--method=wanda"], ["safetensors"]),
     ],
 )
 def test_an_entry_point_without_its_extra_says_which(
