@@ -51,4 +51,6 @@ def compressed(
     if not isinstance(masks, dict):
         masks = masks_of(masks)
     masks = unstacked(unpack_all(masks))
-    return compress(model.unscanned(), masks, implementation=implementation)
+    made = compress(model.unscanned(), masks, implementation=implementation)
+    assert isinstance(made, Transformer)
+    return made
