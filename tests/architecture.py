@@ -38,10 +38,10 @@ FILES = {
         statistics views""",
     3: "decoding extras",
     4: """average_precision building checkpoint energy health interruption metrics
-        progress runs sharding validation workdir""",
+        progress python_lines runs sharding validation workdir""",
     5: "restoring",
-    6: """configuration cost/__main__ cost_table expected_cost pictures plot_style plots
-        prunable prunable_run prune report report_page report_style summary_file
+    6: """configuration cost/__main__ cost_table expected_cost generate pictures plot_style
+        plots prunable prunable_run prune report report_page report_style summary_file
         train""",
 }
 
