@@ -40,9 +40,9 @@ FILES = {
     4: """average_precision building checkpoint energy health interruption metrics
         progress python_lines runs sharding validation workdir""",
     5: "restoring",
-    6: """configuration cost/__main__ cost_table expected_cost generate pictures plot_style
-        plots prunable prunable_run prune report report_page report_style summary_file
-        train""",
+    6: """configuration cost/__main__ cost_table expected_cost generate pictures
+        plot_style plots prunable prunable_run prune report report_page report_style
+        summary_file train""",
 }
 
 MAY_IMPORT = {
