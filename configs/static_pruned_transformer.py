@@ -4,7 +4,8 @@ Paper: Sun et al., 2024, "A simple and effective pruning approach for large lang
 models" (Wanda), or what else `sparsejax.prune` knows; its second half is this training.
 Cost: python, 250 steps of 2,048 bytes, about 2 min on a 2-core CPU; lm1b and c4, 25,000
 steps of 65,536 and 262,144 tokens, on accelerators.
-Expected: not measured.
+Expected: python, 1.913 bits per byte (one seed; 1.901 dense, 2.173 as it was pruned);
+lm1b and c4, not measured.
 
   python -m sparsejax.train --config=dense_transformer
   python -m sparsejax.prune --checkpoint=runs/dense_transformer --method=wanda \\
