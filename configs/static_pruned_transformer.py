@@ -1,7 +1,7 @@
 """Training on of a transformer that was pruned at once, with the masks that it got.
 
 Paper: Sun et al., 2024, "A simple and effective pruning approach for large language
-models" (Wanda), or what else `sparsejax.prune` knows; its second half is this training.
+models" (Wanda), which trains on, too; `sparsejax.prune` knows other ways.
 Cost: python, 250 steps of 2,048 bytes, about 2 min on a 2-core CPU; lm1b and c4, 25,000
 steps of 65,536 and 262,144 tokens, on accelerators.
 Expected: python, 1.913 bits per byte (one seed; 1.901 dense, 2.173 as it was pruned);
