@@ -3,7 +3,9 @@
 Paper: Evci et al., 2020, "Rigging the lottery: making all tickets winners".
 Cost: python, 1,000 steps of 2,048 bytes, about 5 min on a 2-core CPU; lm1b and
 c4, 100,000 steps of 65,536 and 262,144 tokens, on accelerators.
-Expected: not measured.
+Expected: python, 2.009 bits per byte of held-out files at 80 % sparsity, where gzip
+needs 2.054 (seed 0, source of Python 3.11.7 with hash c04c32a9, measured on a CPU);
+lm1b and c4, not measured.
 
   python -m sparsejax.train --config=configs/rigl_transformer.py
   python -m sparsejax.train --config=configs/rigl_transformer.py:c4

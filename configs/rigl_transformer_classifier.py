@@ -1,8 +1,8 @@
 """RigL of a transformer that tells Python's packages by pieces of their source.
 
 Paper: Evci et al., 2020, "Rigging the lottery: making all tickets winners".
-Cost: 400 steps of 16 pieces of 128 bytes.
-Expected: not measured.
+Cost: 400 steps of 16 pieces of 128 bytes, some minutes on a 2-core CPU.
+Expected: not measured (with its head among the layers of ERK, kept dense: 50.5 %).
 
   python -m sparsejax.train --config=configs/rigl_transformer_classifier.py
   python -m sparsejax.train --config=rigl_transformer_classifier --config.seed=1
