@@ -67,7 +67,7 @@ def compare(options):
     )
     # As it is initialised, the network would say the last token again, and that
     # contenders agree would mean little: here its blocks weigh more.
-    dense.embed.embedding.set_value(0.1 * dense.embed.embedding.get_value())
+    dense.embed.embedding.set_value(0.5 * dense.embed.embedding.get_value())
     prompt = jax.random.randint(jax.random.key(1), size, 0, options.vocabulary)
     patterns = {f"{100 * s:g} %": (s, sj.fan_in()) for s in options.sparsities}
     patterns["2:4"] = (0.5, sj.n_m(2, 4))
