@@ -90,7 +90,9 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize(
+    "name", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt"])
 def test_a_checkpoint_is_pruned_and_stays_one(
     checkpoints, tmp_path, method, name, capsys
@@ -403,6 +405,7 @@ def test_a_run_is_pruned_and_stays_one(run, tmp_path, capsys):
     assert report["sparsity"] == 0.75
 
 
+@pytest.mark.slow
 def test_a_run_is_calibrated_by_a_text(run, tmp_path, capsys):
     (tmp_path / "text.txt").write_text(TEXT)
     more = {"method": "wanda", "sparsity": 0.5, "calibration": tmp_path / "text.txt"}
@@ -435,6 +438,7 @@ def test_a_run_of_images(tmp_path, data_dir):
     }
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_a_pruned_run(run, tmp_path):
     out = tmp_path / "pruned"
     assert prune.main(run_flags(run, out, method="magnitude", structure="2:4")) == 0

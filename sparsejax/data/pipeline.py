@@ -427,7 +427,11 @@ def data_directory(data_dir: str | None) -> str | None:
       >>> data_directory("/data")
       '/data'
     """
-    return data_dir or os.environ.get("TFDS_DATA_DIR") or None
+    found = data_dir or os.environ.get("TFDS_DATA_DIR")
+    if found == "":
+        # To tfds that is where the program happens to run.
+        return os.path.expanduser("~/tensorflow_datasets")
+    return found
 
 
 def encoded_examples(builder: tfds.core.DatasetBuilder, split: str) -> Source:

@@ -98,12 +98,6 @@ def python_docstrings(
 
     Raises:
       ConfigError: If `data_dir` cannot be written to, or an argument is out of range.
-
-    Example:
-      >>> import tempfile
-      >>> dataset = python_docstrings(data_dir=tempfile.mkdtemp())
-      >>> dataset.input_shape, len(dataset.train) > 1_000
-      ((256,), True)
     """
     text.check_rows(context, evaluation_pairs)
     name = config()
