@@ -4,6 +4,7 @@ A module imports only from its own layer and from those below. The library, up t
 2, is what the base install brings; everything above needs the ``train`` extra.
 """
 
+import functools
 import pathlib
 
 from beartype import BeartypeConf, beartype
@@ -61,6 +62,7 @@ def module_name(file: pathlib.Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
 def layers() -> dict[str, int]:
     """Maps every module of the package to its layer.
 

@@ -1,6 +1,7 @@
 """The layers: imports point downward, and the library stays light."""
 
 import ast
+import functools
 import subprocess
 import sys
 import tomllib
@@ -19,6 +20,7 @@ MODULES = {
 }
 
 
+@functools.cache
 def imports(module):
     """Names of all modules that a module imports, also inside functions."""
     path = architecture.ROOT.joinpath(*module.split("."))
