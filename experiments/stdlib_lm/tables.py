@@ -78,7 +78,7 @@ def table(rows: Sequence[Row], cells: Sequence[Cell], references: Any) -> str:
     corpora = ", ".join(sorted({row.corpus for row in rows}))
     lines += [
         "",
-        f"{seeds} seeds of {', '.join(map(str, steps))} steps; mean and half of its "
+        f"{seeds} seed{'s' * (seeds != '1')} of {', '.join(map(str, steps))} steps; mean and half of its "
         f"95 % interval by Student's t. Corpus: {corpora}.",
         "",
     ]
