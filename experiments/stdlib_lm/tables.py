@@ -74,11 +74,12 @@ def table(rows: Sequence[Row], cells: Sequence[Cell], references: Any) -> str:
     ]
     counts = sorted({len(of(rows, cell)) for cell in cells} - {0})
     seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    seeds += " seed" if seeds == "1" else " seeds"
     steps = sorted({row.steps for row in rows})
     corpora = ", ".join(sorted({row.corpus for row in rows}))
     lines += [
         "",
-        f"{seeds} seed{'s' * (seeds != '1')} of {', '.join(map(str, steps))} steps; mean and half of its "
+        f"{seeds} of {', '.join(map(str, steps))} steps; mean and half of its "
         f"95 % interval by Student's t. Corpus: {corpora}.",
         "",
     ]
@@ -136,6 +137,6 @@ def draw(rows: Sequence[Row], references: Any, path: pathlib.Path) -> None:
             "Held-out source of Python's standard library",
             "bits per byte, mean and range of the seeds; lower is better",
         )
-        plot_style.legend(axes)
+        axes.legend(loc="center", ncols=2, frameon=False, fontsize=8)
 
     plot_style.save(plot_style.drawn(6.4, 4.2, onto), path)
