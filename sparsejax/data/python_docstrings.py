@@ -4,52 +4,23 @@ import ast
 from collections.abc import Iterator
 from typing import Any
 
-import tensorflow_datasets as tfds
-
 from sparsejax.data import embedded, pairs, pipeline, text
-from sparsejax.data.python_standard_library import (
-    config,
-    is_held_out,
-    source_files,
-    stored,
-)
+from sparsejax.data.python_standard_library import OfSourceFiles, config, stored
 from sparsejax.data.tokenizers import Bytes
 
 
-class PythonDocstrings(tfds.core.GeneratorBasedBuilder):
-    """Functions without their docstrings, and the docstrings' first lines.
+class PythonDocstrings(OfSourceFiles):
+    """Functions without their docstrings, and the docstrings' first lines."""
 
-    Split by files, as `sparsejax.data.python_standard_library`.
-    """
+    description = "Functions of the Python standard library, summarised."
+    texts = ("function", "summary")
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Functions of the Python standard library, summarised.",
-            features=tfds.features.FeaturesDict(
-                {"function": tfds.features.Text(), "summary": tfds.features.Text()}
-            ),
-            homepage="https://docs.python.org/3/library/",
-        )
-
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        del dl_manager
-        return {
-            split: self._generate_examples(split) for split in ("train", "validation")
-        }
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for path, contents in source_files().items():
-            if is_held_out(path) != (split == "validation"):
-                continue
-            for index, (function, summary) in enumerate(summarised(contents.decode())):
-                example = {"function": function, "summary": summary}
-                yield f"{path}:{index}", example
+    def examples(
+        self, path: str, contents: bytes
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The functions of a file that have docstrings."""
+        for index, (function, summary) in enumerate(summarised(contents.decode())):
+            yield f"{path}:{index}", {"function": function, "summary": summary}
 
 
 def summarised(source: str) -> Iterator[tuple[str, str]]:

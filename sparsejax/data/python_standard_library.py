@@ -4,6 +4,7 @@ A tfds builder of our own stores it as tfds stores every dataset; preparing it t
 seconds and needs no download.
 """
 
+import abc
 import functools
 import hashlib
 import pathlib
@@ -83,21 +84,24 @@ def config() -> str:
     return f"python{version}-{corpus_hash()}"
 
 
-class PythonStandardLibrary(tfds.core.GeneratorBasedBuilder):
-    """The files, split by the hash of their paths: one of 16 is held out.
+class OfSourceFiles(tfds.core.GeneratorBasedBuilder):
+    """What is made of the files, split by the hash of their paths: one of 16 held out.
 
     The config is named by Python's version and the hash of all files.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
+    description: str
+    texts: tuple[str, ...]
+    """The fields of an example."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Source files of the Python standard library.",
+            description=self.description,
             features=tfds.features.FeaturesDict(
-                {"path": tfds.features.Text(), "text": tfds.features.Text()}
+                {name: tfds.features.Text() for name in self.texts}
             ),
             homepage="https://docs.python.org/3/library/",
         )
@@ -113,7 +117,26 @@ class PythonStandardLibrary(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         for path, contents in source_files().items():
             if is_held_out(path) == (split == "validation"):
-                yield path, {"path": path, "text": contents}
+                yield from self.examples(path, contents)
+
+    @abc.abstractmethod
+    def examples(
+        self, path: str, contents: bytes
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The examples that a file gives, with a key for each."""
+
+
+class PythonStandardLibrary(OfSourceFiles):
+    """The files themselves."""
+
+    description = "Source files of the Python standard library."
+    texts = ("path", "text")
+
+    def examples(
+        self, path: str, contents: bytes
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The file."""
+        yield path, {"path": path, "text": contents}
 
 
 def python_standard_library(

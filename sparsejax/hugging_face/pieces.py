@@ -41,6 +41,19 @@ class Piece(NamedTuple):
 
 
 def pieces_of(family: str, leaves: Mapping[str, Any], layers: int) -> list[Piece]:
+    """Every leaf of a network, those of stacked blocks row by row.
+
+    Args:
+      family: a name of `sparsejax.hugging_face.names`.
+      leaves: path to array, or to its shape.
+      layers: blocks in the network.
+
+    Returns:
+      The pieces, in the order of the leaves.
+
+    Raises:
+      ValueError: a leaf has no place in checkpoints of this family.
+    """
     found = []
     for path, leaf in leaves.items():
         listed = re.match(r"blocks/(\d+)/", path)

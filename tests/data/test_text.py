@@ -10,7 +10,6 @@ from sparsejax.building import ConfigError, build
 from sparsejax.data import (
     pairs,
     pipeline,
-    python_docstrings,
     python_standard_library,
     text,
     tokenizers,
@@ -137,7 +136,7 @@ class TestStandardLibrary:
 
     def test_functions_are_summarised(self, tmp_path, monkeypatch):
         some = dict([*python_standard_library.source_files().items()][:60])
-        monkeypatch.setattr(python_docstrings, "source_files", lambda: some)
+        monkeypatch.setattr(python_standard_library, "source_files", lambda: some)
         spec = {"name": "python_docstrings", "data_dir": str(tmp_path), "context": 96}
         dataset = build("data", spec, "sparsejax.data")
         example = dataset.evaluation[0]
