@@ -1,6 +1,7 @@
 """Optional dependencies: importing them, or saying which extra brings them."""
 
 import importlib
+import sys
 import types
 
 
@@ -32,3 +33,32 @@ def require(module: str, *, extra: str) -> types.ModuleType:
             f"{module!r} is not installed, and this part of sparsejax needs it: "
             f'pip install "sparsejax[{extra}]"'
         ) from error
+
+
+def require_for_program(
+    program: str, modules: str, *, extra: str, started: bool
+) -> None:
+    """Makes sure that all that a program imports is installed, before it does.
+
+    Args:
+      program: What messages begin with: ``"sparsejax.train"``.
+      modules: The modules' names with spaces between them.
+      extra: As for `require`.
+      started: Whether the program was started, not imported: then what is missing ends
+        it with one line on standard error and exit code 2.
+
+    Raises:
+      ImportError: As `require`, in a program that is imported.
+      SystemExit: In one that was started.
+
+    Example:
+      >>> require_for_program("mine", "math json", extra="train", started=False)
+    """
+    try:
+        for module in modules.split():
+            require(module, extra=extra)
+    except ImportError as error:
+        if not started:
+            raise
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -25,23 +25,14 @@ could not be read or written; 130 interrupted by Ctrl-C.
 
 import sys
 
-from sparsejax.extras import require
+from sparsejax.extras import require_for_program
 
-try:
-    for _module in (
-        "absl",
-        "flax",
-        "grain",
-        "ml_collections",
-        "orbax.checkpoint",
-        "tensorflow_datasets",
-    ):
-        require(_module, extra="train")
-except ImportError as _error:
-    if __name__ != "__main__":
-        raise
-    print(f"sparsejax.generate: {_error}", file=sys.stderr)
-    sys.exit(2)
+require_for_program(
+    "sparsejax.generate",
+    "absl flax grain ml_collections orbax.checkpoint tensorflow_datasets",
+    extra="train",
+    started=__name__ == "__main__",
+)
 
 import argparse
 import codecs

@@ -46,26 +46,15 @@ Exit codes:
 
 import sys
 
-from sparsejax.extras import require
+from sparsejax.extras import require_for_program
 
-try:
-    for _module in (
-        "absl",
-        "flax",
-        "grain",
-        "ml_collections",
-        "orbax.checkpoint",
-        "rich",
-        "safetensors",
-        "tensorboardX",
-        "tensorflow_datasets",
-    ):
-        require(_module, extra="train")
-except ImportError as _error:
-    if __name__ != "__main__":
-        raise
-    print(f"sparsejax.prune: {_error}", file=sys.stderr)
-    sys.exit(2)
+require_for_program(
+    "sparsejax.prune",
+    "absl flax grain ml_collections orbax.checkpoint rich safetensors "
+    "tensorboardX tensorflow_datasets",
+    extra="train",
+    started=__name__ == "__main__",
+)
 
 import argparse
 import pathlib

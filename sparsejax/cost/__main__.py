@@ -16,16 +16,14 @@ file could not be written.
 
 import sys
 
-from sparsejax.extras import require
+from sparsejax.extras import require_for_program
 
-try:
-    for _module in ("absl", "flax", "ml_collections", "rich", "tensorflow_datasets"):
-        require(_module, extra="train")
-except ImportError as _error:
-    if __name__ != "__main__":
-        raise
-    print(f"sparsejax.cost: {_error}", file=sys.stderr)
-    sys.exit(2)
+require_for_program(
+    "sparsejax.cost",
+    "absl flax ml_collections rich tensorflow_datasets",
+    extra="train",
+    started=__name__ == "__main__",
+)
 
 import argparse
 import json

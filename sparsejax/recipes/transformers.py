@@ -36,91 +36,37 @@ def transformer(
     name = "_".join(part for part in (method, variant, "transformer") if part)
     check_argument(name, argument, ("python", "lm1b", "c4"))
     if argument in ("lm1b", "c4"):
-        return _large(method, argument)
-    steps = FieldReference(1_000)
-    config = ConfigDict({"seed": 0, "task": "language_model", "steps": steps})
-    config.model = {
-        "name": "transformer",
-        "size": "tiny",
-        "layers": 4,
-        "width": 128,
-        "scanned": True,
-        "dtype": "float32",
-    }
-    config.data = {
-        "name": "python_standard_library",
-        "context": 128,
-        "tokenizer": "bytes",
-        "batch_size": 16,
-    }
-    config.optimizer = {
-        "name": "adamw",
-        "learning_rate": 4e-3,
-        "b2": 0.95,
-        "weight_decay": 0.1,
-        "gradient_clip": 1.0,
-    }
-    config.learning_rate_schedule = {
-        "name": "cosine",
-        "warmup_steps": 100,
-        "final": 0.05,
-    }
-    _common(config)
-    config.method = method_fields(method, sparsity=0.8, every=50, steps=steps)
-    sparsify_only(config, _SPARSE)
-    config.log_every = 25
-    config.evaluate_every = 500
-    config.checkpoint_every = 500
-    config.keep_checkpoints = 2
-    return config
-
-
-def _large(method: str, argument: str) -> ConfigDict:
-    steps = FieldReference(100_000)
-    config = ConfigDict({"seed": 0, "task": "language_model", "steps": steps})
-    config.model = {
-        "name": "transformer",
-        "size": "small",
-        "scanned": True,
-        "remat": True,
-        "dtype": "bfloat16",
-    }
-    config.data = {
-        "name": argument,
-        "context": {"lm1b": 256, "c4": 1024}[argument],
-        "tokenizer": "bpe",
-        "vocabulary_size": 32_768,
-        "batch_size": 256,
-        "worker_count": 8,
-    }
-    config.optimizer = {
-        "name": "adamw",
-        "learning_rate": 6e-4,
-        "b2": 0.95,
-        "weight_decay": 0.1,
-        "gradient_clip": 1.0,
-    }
-    config.learning_rate_schedule = {
-        "name": "cosine",
-        "warmup_steps": 2_000,
-        "final": 0.1,
-    }
-    _common(config)
-    config.method = method_fields(method, sparsity=0.8, every=100, steps=steps)
-    sparsify_only(config, _SPARSE)
-    config.log_every = 100
-    config.evaluate_every = 5_000
-    config.checkpoint_every = 1_000
-    config.keep_checkpoints = 3
-    return config
-
-
-def _common(config: ConfigDict) -> None:
+        model = {"size": "small", "remat": True, "dtype": "bfloat16"}
+        data = {
+            "name": argument,
+            "context": {"lm1b": 256, "c4": 1024}[argument],
+            "tokenizer": "bpe",
+            "vocabulary_size": 32_768,
+            "batch_size": 256,
+            "worker_count": 8,
+        }
+        config = _trained("language_model", 100_000, learning_rate=6e-4, warmup=2_000)
+        config.learning_rate_schedule.final = 0.1
+        every, logged, evaluated, saved = 100, 100, 5_000, 1_000
+    else:
+        model = {"size": "tiny", "layers": 4, "width": 128, "dtype": "float32"}
+        data = {
+            "name": "python_standard_library",
+            "context": 128,
+            "tokenizer": "bytes",
+            "batch_size": 16,
+        }
+        config = _trained("language_model", 1_000, learning_rate=4e-3, warmup=100)
+        every, logged, evaluated, saved = 50, 25, 500, 500
+    config.model = {"name": "transformer", "scanned": True, **model}
+    config.data = data
     config.z_loss = 0.0
     config.gradient_accumulation = 1
-    config.average = {"decay": 0.0}
-    config.initialization = "dense"
-    config.start_from = {"workdir": "", "topology": "keep", "new": ""}
+    _sparse(config, method, every=every)
+    config.log_every = logged
+    config.evaluate_every = evaluated
+    config.checkpoint_every = saved
+    return config
 
 
 def transformer_classifier(method: str, argument: str | None = None) -> ConfigDict:
@@ -142,30 +88,40 @@ def transformer_classifier(method: str, argument: str | None = None) -> ConfigDi
       'python_packages'
     """
     check_argument(f"{method}_transformer_classifier", argument, ("python",))
-    steps = FieldReference(400)
-    config = ConfigDict({"seed": 0, "task": "classify", "steps": steps})
+    config = _trained("classify", 400, learning_rate=2e-3, warmup=40)
     config.model = {"name": "transformer_classifier", "size": "tiny", "layers": 2}
     config.data = {"name": "python_packages", "context": 128, "batch_size": 16}
+    config.label_smoothing = 0.0
+    _sparse(config, method, every=20)
+    config.log_every = 20
+    config.evaluate_every = 200
+    config.checkpoint_every = 200
+    return config
+
+
+def _trained(task: str, steps: int, *, learning_rate: float, warmup: int) -> ConfigDict:
+    config = ConfigDict({"seed": 0, "task": task, "steps": FieldReference(steps)})
     config.optimizer = {
         "name": "adamw",
-        "learning_rate": 2e-3,
+        "learning_rate": learning_rate,
         "b2": 0.95,
         "weight_decay": 0.1,
         "gradient_clip": 1.0,
     }
     config.learning_rate_schedule = {
         "name": "cosine",
-        "warmup_steps": 40,
+        "warmup_steps": warmup,
         "final": 0.05,
     }
-    config.label_smoothing = 0.0
     config.average = {"decay": 0.0}
     config.initialization = "dense"
     config.start_from = {"workdir": "", "topology": "keep", "new": ""}
-    config.method = method_fields(method, sparsity=0.8, every=20, steps=steps)
-    sparsify_only(config, _SPARSE)
-    config.log_every = 20
-    config.evaluate_every = 200
-    config.checkpoint_every = 200
     config.keep_checkpoints = 2
     return config
+
+
+def _sparse(config: ConfigDict, method: str, *, every: int) -> None:
+    # The intervals follow the steps if those are changed.
+    steps = config.get_ref("steps")
+    config.method = method_fields(method, sparsity=0.8, every=every, steps=steps)
+    sparsify_only(config, _SPARSE)
