@@ -58,20 +58,18 @@ require_for_program(
 
 import argparse
 import pathlib
-import re
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags, logging
 from jaxtyping import PyTree
 
 import sparsejax as sj
-from sparsejax import hugging_face, workdir
+from sparsejax import hugging_face, prune_command, prune_report, workdir
 from sparsejax.building import ConfigError, build
 from sparsejax.checkpoint import CheckpointError
 from sparsejax.hugging_face.text import read_pieces, windows
@@ -83,7 +81,6 @@ from sparsejax.restoring import restored
 from sparsejax.structures import Structure
 
 DONE, MISUSED, NOT_FINITE, FILE_ERROR = 0, 2, 3, 74
-METHODS = ("magnitude", "wanda", "sparsegpt")
 REPORT = "pruning.json"
 
 
@@ -108,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     try:
-        command = parse(arguments)
+        command = prune_command.parse(arguments)
         return run(command, shlex.join(["python", "-m", "sparsejax.prune", *arguments]))
     except SystemExit:
         return MISUSED
@@ -122,63 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(MISUSED, "interrupted; nothing was written.")
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Reads a command line.
-
-    Raises:
-      ConfigError: what it asks for cannot be.
-      SystemExit: a flag is unknown or malformed; what is wrong was printed.
-    """
-    own = argparse.ArgumentParser(
-        prog="sparsejax.prune", add_help=False, allow_abbrev=False, usage="see --help"
-    )
-    own.add_argument("--checkpoint", type=pathlib.Path, required=True)
-    own.add_argument("--method", choices=METHODS, required=True)
-    own.add_argument("--sparsity", type=float)
-    own.add_argument("--structure")
-    own.add_argument("--where")
-    own.add_argument("--calibration")
-    own.add_argument("--evaluation")
-    own.add_argument("--samples", type=int, default=128)
-    own.add_argument("--evaluation_samples", type=int, default=128)
-    own.add_argument("--length", type=int)
-    own.add_argument("--batch_size", type=int, default=8)
-    own.add_argument("--block", type=int, default=128)
-    own.add_argument("--damping", type=float, default=0.01)
-    own.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    own.add_argument("--seed", type=int, default=0)
-    own.add_argument("--output", type=pathlib.Path)
-    command = own.parse_args(arguments)
-    for name in ("samples", "evaluation_samples", "batch_size", "block", "length"):
-        value = getattr(command, name)
-        if value is not None and value < 1 + (name == "length"):
-            least = 2 if name == "length" else 1
-            raise ConfigError(f"--{name}={value}: give an integer >= {least}.")
-    if command.seed < 0:
-        raise ConfigError(f"--seed={command.seed}: give an integer >= 0.")
-    if not command.damping > 0:
-        raise ConfigError(f"--damping={command.damping}: give a number above 0.")
-    command.structure = _structure(command)
-    if command.output is None:
-        share = f"{command.sparsity:g}"
-        if command.structure["name"] == "n_m":
-            share = "{n}of{m}".format(**command.structure)
-        name = f"{command.method}-{share}"
-        folder = command.checkpoint.resolve()
-        command.output = folder.with_name(f"{folder.name}-{name}")
-    if command.output.exists() and any(command.output.iterdir()):
-        raise ConfigError(
-            f"--output={command.output}: the folder is not empty; delete it, or name "
-            "another."
-        )
-    return command
-
-
 def run(command: argparse.Namespace, text: str = "") -> int:
     """Prunes, measures and writes.
 
     Args:
-      command: of `parse`.
+      command: of `sparsejax.prune_command.parse`.
       text: the command line, for the report.
 
     Returns:
@@ -228,53 +173,21 @@ def run(command: argparse.Namespace, text: str = "") -> int:
             "checkpoint": str(command.checkpoint),
             "method": command.method,
             "structure": command.structure,
-            "sparsity": _share(masks),
+            "sparsity": prune_report.share(masks),
             "before": before,
             "after": after,
             "seconds": {"pruning": pruning, "all": time.monotonic() - began},
-            "layers": _layers(masks, layout),
+            "layers": prune_report.rows(masks, layout),
         }
         workdir.write_json(command.output / REPORT, report)
-        for row in _table(report["layers"]):
+        for row in prune_report.table(report["layers"]):
             shown.message(row)
         shown.message(
-            f"{_share(masks):.4f} of the weights of {count} matrices are zero; "
+            f"{report['sparsity']:.4f} of the weights of {count} matrices are zero; "
             f"{f'before {_text(before)}, after {_text(after)}; ' if after else ''}"
             f"written to {command.output}"
         )
     return DONE
-
-
-def _structure(command: argparse.Namespace) -> dict[str, Any]:
-    """The structure as a config names it; also sets the sparsity that it implies."""
-    defaults = {"wanda": "fan_in"}
-    name = command.structure or defaults.get(command.method, "unstructured")
-    groups = re.fullmatch(r"(\d+):(\d+)", name)
-    if groups:
-        n, m = map(int, groups.groups())
-        if not 1 <= n < m:
-            raise ConfigError(
-                f"--structure={name}: give N:M with 1 <= N < M, such as 2:4."
-            )
-        own = 1 - n / m
-        if command.sparsity not in (None, own):
-            raise ConfigError(
-                f"--sparsity={command.sparsity} with --structure={name}, whose "
-                f"sparsity is {own:g}; leave --sparsity out."
-            )
-        command.sparsity = own
-        return {"name": "n_m", "n": n, "m": m}
-    if name not in ("unstructured", "fan_in"):
-        raise ConfigError(
-            f"--structure={name}: use N:M such as 2:4, unstructured or fan_in."
-        )
-    if command.sparsity is None:
-        raise ConfigError(
-            "--sparsity is missing: give a fraction such as 0.5, or --structure=2:4."
-        )
-    if not 0 <= command.sparsity < 1:
-        raise ConfigError(f"--sparsity={command.sparsity}: give a number in [0, 1).")
-    return {"name": name}
 
 
 def _network(command: argparse.Namespace, shown: Progress) -> Prunable:
@@ -443,46 +356,6 @@ def _check_finite(params: PyTree, masks: PyTree) -> None:
                 "--damping, give more --samples, or check that the checkpoint's "
                 "weights are finite."
             )
-
-
-def _share(masks: PyTree) -> float:
-    leaves = jax.tree.leaves(masks)
-    kept = sum(int(jnp.sum(mask)) for mask in leaves)
-    return 1 - kept / sum(mask.size for mask in leaves)
-
-
-def _layers(masks: PyTree, layout: Any) -> list[dict[str, Any]]:
-    """A row for every matrix, those that are stacked in a leaf one by one."""
-    rows = []
-    for path, mask in leaves_with_paths(masks):
-        depth = len(layout(path, mask.shape).stacked)
-        slices = mask.reshape(-1, *mask.shape[depth:])
-        for index, one in enumerate(slices):
-            kept, size = int(jnp.sum(one)), one.size
-            row = {"path": path, "shape": list(one.shape), "kept": kept, "size": size}
-            if depth:
-                row["index"] = index
-            rows.append({**row, "sparsity": 1 - kept / size})
-    return rows
-
-
-def _table(layers: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = [("matrix", "shape", "kept", "of", "sparsity")]
-    for layer in layers:
-        index = f" {layer['index']}" if "index" in layer else ""
-        shape = "x".join(map(str, layer["shape"]))
-        kept, size = f"{layer['kept']:,}", f"{layer['size']:,}"
-        rows.append(
-            (layer["path"] + index, shape, kept, size, f"{layer['sparsity']:.4f}")
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
 
 
 def _text(metrics: Mapping[str, float]) -> str:

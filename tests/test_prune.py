@@ -13,7 +13,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 import sparsejax as sj
-from sparsejax import configuration, hugging_face, prune, train
+from sparsejax import configuration, hugging_face, prune, prune_command, train
 from sparsejax.data.tokenizers import train_byte_pairs
 from sparsejax.layers import leaves_with_paths
 from sparsejax.models.transformer import transformer
@@ -326,9 +326,9 @@ def test_an_output_that_is_there_already(checkpoints, tmp_path, capsys):
     arguments = flags(checkpoints, tmp_path, method="magnitude", sparsity=0.5)
     assert prune.main(arguments) == 2
     assert "the folder is not empty" in capsys.readouterr().err
-    command = prune.parse([a for a in arguments if "--output" not in a])
+    command = prune_command.parse([a for a in arguments if "--output" not in a])
     assert command.output == checkpoints / "llama-magnitude-0.5"
-    command = prune.parse(
+    command = prune_command.parse(
         [f"--checkpoint={checkpoints / 'llama'}", "--method=wanda", "--structure=2:4"]
     )
     assert command.output.name == "llama-wanda-2of4"

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import sparsejax as sj
-from sparsejax import hugging_face, prune
+from sparsejax import hugging_face, prune_command
 from sparsejax.models.transformer import transformer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -77,7 +77,7 @@ def test_a_checkpoint_is_read_pruned_and_written(tmp_path, monkeypatch):
     *_, reading = blocks("python")
     dense, pruned = re.findall(r'load\w*\("(.*?)"', reading)
     commands = re.findall(r"^python -m sparsejax.prune .*$", README, re.MULTILINE)
-    outputs = [prune.parse(line.split()[3:]).output for line in commands]
+    outputs = [prune_command.parse(line.split()[3:]).output for line in commands]
     assert len(outputs) == 2 and outputs[0] == tmp_path / pruned
     model = transformer((8,), 257, layers=1, width=16, heads=2, rngs=nnx.Rngs(0))
     hugging_face.save(dense, model)

@@ -46,7 +46,7 @@ def transformer(
             "worker_count": 8,
         }
         config = _trained("language_model", 100_000, learning_rate=6e-4, warmup=2_000)
-        config.learning_rate_schedule.final = 0.1
+        config.update({"learning_rate_schedule": {"final": 0.1}})
         every, logged, evaluated, saved = 100, 100, 5_000, 1_000
     else:
         model = {"size": "tiny", "layers": 4, "width": 128, "dtype": "float32"}
