@@ -87,7 +87,7 @@ def language_model(config: Mapping[str, Any]) -> Task:
             penalty = z_loss * (weights * log_z**2).sum() / total
             return nats + penalty, (nats, model_state)
 
-        step = network.step_by_parts(state, objective, _split(batch, parts))
+        step = network.step(state, objective, parts=_split(batch, parts))
         bits = step.outputs / math.log(2) * total
         metrics = {
             "loss": step.loss,

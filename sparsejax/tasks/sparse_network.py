@@ -15,7 +15,7 @@ from sparsejax.building import ConfigError, build
 from sparsejax.data.pipeline import Dataset, check_batch_size
 from sparsejax.layers import Layout
 from sparsejax.state import MaskedState
-from sparsejax.tasks import averaging, starting
+from sparsejax.tasks import averaging, starting, stepping
 from sparsejax.tasks.base import TrainState
 
 _NESTED = {
@@ -27,25 +27,6 @@ _NESTED = {
 # Fields of config.data that describe batches, not the dataset.
 _BATCH_FIELDS = ("batch_size", "worker_count")
 _INITIALISATIONS = ("dense", "fan_in_corrected", "gradient_flow", "srigl_gradient_flow")
-
-
-Objective = Callable[[PyTree, PyTree], tuple[Float[Array, ""], tuple[Any, PyTree]]]
-
-
-class Step(NamedTuple):
-    """What a training step made.
-
-    Attributes:
-      state: The state after it.
-      loss: The objective, before it.
-      outputs: What the objective returned beside the loss.
-      gradient_norm: Of the raw, dense gradient.
-    """
-
-    state: TrainState
-    loss: Float[Array, ""]
-    outputs: Any
-    gradient_norm: Float[Array, ""]
 
 
 class SparseNetwork(NamedTuple):
@@ -61,15 +42,10 @@ class SparseNetwork(NamedTuple):
       forward: Maps parameters, model state and inputs to the outputs in inference;
         keyword arguments are the model's own.
       train_forward: The same in training; returns outputs and the new model state.
-      step: Maps a state and an objective to what a training step makes of it. The
-        objective takes parameters and model state, and returns the loss with a pair of
-        outputs and new model state. A second objective, by default the same, is what a
-        method that asks for ``grad_fn`` differentiates.
+      step: Maps a state and an objective to what a training step makes of it, as
+        :func:`sparsejax.tasks.stepping.stepping` says.
       evaluated: Maps a state to the parameters and the model state to evaluate: the
         last step's, or their average where ``config.average`` asks for one.
-      step_by_parts: A ``step`` of which the objective, its outputs and its gradient are
-        sums over parts of the batch, made one after the other. Takes the state, the
-        objective of parameters, model state and a part, and all parts, stacked.
     """
 
     module: Any
@@ -78,9 +54,8 @@ class SparseNetwork(NamedTuple):
     initialise: Callable[[Key[Array, ""]], TrainState]
     forward: Callable[..., Array]
     train_forward: Callable[..., tuple[Array, PyTree]]
-    step: Callable[..., Step]
+    step: Callable[..., stepping.Step]
     evaluated: Callable[[TrainState], averaging.Average]
-    step_by_parts: Callable[..., Step]
 
 
 def dataset(config: Mapping[str, Any]) -> Dataset:
@@ -224,72 +199,6 @@ def build_network(
         average = averaging.first_average(params, model_state, optimizer_state)
         return state._replace(average=average)
 
-    def step(
-        state: TrainState, objective: Objective, scored: Objective | None = None
-    ) -> Step:
-        differentiate = jax.value_and_grad(objective, has_aux=True)
-
-        def gradients_at(params: PyTree) -> PyTree:
-            differentiate = jax.grad(scored or objective, has_aux=True)
-            return differentiate(params, state.model_state)[0]
-
-        found = differentiate(state.params, state.model_state)
-        return updated(state, found, gradients_at)
-
-    def step_by_parts(
-        state: TrainState, objective: Callable[..., Any], parts: PyTree
-    ) -> Step:
-        differentiate = jax.value_and_grad(objective, has_aux=True)
-        first, others = parting(parts)
-
-        def summed(params: PyTree) -> Any:
-            def add(found, part):
-                (loss, (outputs, model_state)), gradients = found
-                (more, (others, next_state)), steps = differentiate(
-                    params, model_state, part
-                )
-                sums = jax.tree.map(
-                    jnp.add, (loss, outputs, gradients), (more, others, steps)
-                )
-                return ((sums[0], (sums[1], next_state)), sums[2]), None
-
-            found = differentiate(params, state.model_state, first)
-            if others is None:
-                return found
-            return jax.lax.scan(add, found, others)[0]
-
-        def gradients_at(params: PyTree) -> PyTree:
-            return summed(params)[1]
-
-        return updated(state, summed(state.params), gradients_at)
-
-    def updated(
-        state: TrainState, found: Any, gradients_at: Callable[[PyTree], PyTree]
-    ) -> Step:
-        (loss, (outputs, model_state)), gradients = found
-        updates, optimizer_state = transformation.update(
-            gradients, state.optimizer_state, state.params, grad_fn=gradients_at
-        )
-        params = optax.apply_updates(state.params, updates)
-        average = None
-        if decay is not None:
-            average = averaging.next_average(
-                state.average,
-                params,
-                model_state,
-                optimizer_state=optimizer_state,
-                step=state.step,
-                decay=decay,
-            )
-        new_state = state._replace(
-            step=state.step + 1,
-            params=params,
-            model_state=model_state,
-            optimizer_state=optimizer_state,
-            average=average,
-        )
-        return Step(new_state, loss, outputs, optax.tree.norm(gradients))
-
     def evaluated(state: TrainState) -> averaging.Average:
         if state.average is not None:
             return state.average
@@ -303,29 +212,9 @@ def build_network(
         initialise,
         forward,
         train_forward,
-        step,
+        stepping.stepping(transformation, decay),
         evaluated,
-        step_by_parts,
     )
-
-
-def parting(parts: PyTree) -> tuple[PyTree, PyTree | None]:
-    """The first of some stacked parts of a batch, and the others if there are any.
-
-    Args:
-      parts: Arrays of the same first axis.
-
-    Returns:
-      The first without that axis, and the others with it; None for none.
-
-    Example:
-      >>> parting({"tokens": jnp.arange(2)})[0]["tokens"].item()
-      0
-    """
-    first = jax.tree.map(lambda array: array[0], parts)
-    if len(jax.tree.leaves(parts)[0]) == 1:
-        return first, None
-    return first, jax.tree.map(lambda array: array[1:], parts)
 
 
 def _split(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree, PyTree]:
