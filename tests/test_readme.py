@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import sparsejax as sj
-from sparsejax import hugging_face, prune_command
+from sparsejax import hugging_face, prune, prune_command
 from sparsejax.models.transformer import transformer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

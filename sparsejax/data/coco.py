@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from sparsejax.data import pipeline, stock, stock_objects
+from sparsejax.data import images, pipeline, stock, stock_objects
 
 _IGNORED = "is_crowd"
 
@@ -38,8 +38,8 @@ def coco(*, data_dir: str | None = None, image_size: int = 320) -> pipeline.Data
     builder = stock.prepared("coco/2017", data_dir=data_dir)
     shared = {"size": image_size, "ignored": _IGNORED}
     return pipeline.Dataset(
-        train=pipeline.encoded_examples(builder, "train"),
-        evaluation=pipeline.encoded_examples(builder, "validation"),
+        train=images.encoded_examples(builder, "train"),
+        evaluation=images.encoded_examples(builder, "validation"),
         train_transform=partial(
             stock_objects.train_example, **shared, trains_on_ignored=False
         ),

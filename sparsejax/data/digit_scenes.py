@@ -13,7 +13,7 @@ import PIL.Image
 import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
-from sparsejax.data import embedded, objects, pipeline
+from sparsejax.data import embedded, images, objects, pipeline
 from sparsejax.data.digits import stored_digits
 
 Box = tuple[int, int, int, int]
@@ -168,10 +168,10 @@ def _overlap(first: Box, second: Box) -> float:
 
 def _decoded(builder: tfds.core.DatasetBuilder, split: str) -> list[pipeline.Example]:
     """Reads a split into memory: decoding costs more than a small network's step."""
-    source = pipeline.encoded_examples(builder, split)
+    source = images.encoded_examples(builder, split)
     return [
         {
-            "image": np.asarray(pipeline.decoded(stored["image"], "L")),
+            "image": np.asarray(images.decoded(stored["image"], "L")),
             "objects": objects.stored_objects(stored["objects"]),
         }
         for stored in (source[index] for index in range(len(source)))
@@ -202,4 +202,4 @@ def _example(
 
 
 def _standardised(pixels: UInt8[np.ndarray, "h w 1"]) -> Float[np.ndarray, "h w 1"]:
-    return pipeline.standardised(pixels, _MEAN, _DEVIATION)
+    return images.standardised(pixels, _MEAN, _DEVIATION)

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from sparsejax.building import ConfigError
-from sparsejax.data import embedded, pipeline
+from sparsejax.data import embedded, images, pipeline
 
 _TEST_EVERY = 5
 _PIXEL_SCALE = 15
@@ -79,11 +79,11 @@ def stored_digits(split: str) -> list[tuple[int, UInt8[np.ndarray, "8 8"], int]]
       (0, (8, 8), 0)
     """
     pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
-    images = (pixels * _PIXEL_SCALE).astype(np.uint8).reshape(-1, 8, 8)
+    scaled = (pixels * _PIXEL_SCALE).astype(np.uint8).reshape(-1, 8, 8)
     order = np.argsort(labels, kind="stable")
     is_test = np.arange(len(order)) % _TEST_EVERY == 0
     chosen = np.sort(order[is_test == (split == "test")])
-    return [(index, images[index], int(labels[index])) for index in chosen.tolist()]
+    return [(index, scaled[index], int(labels[index])) for index in chosen.tolist()]
 
 
 def digits(*, data_dir: str | None = None, shift: int = 0) -> pipeline.Dataset:
@@ -126,10 +126,10 @@ def digits(*, data_dir: str | None = None, shift: int = 0) -> pipeline.Dataset:
 
 def _decoded(builder: tfds.core.DatasetBuilder, split: str) -> list[pipeline.Example]:
     """Reads a split into memory: decoding costs more than a small network's step."""
-    source = pipeline.encoded_examples(builder, split)
+    source = images.encoded_examples(builder, split)
     return [
         {
-            "image": np.asarray(pipeline.decoded(example["image"], "L"))[..., None],
+            "image": np.asarray(images.decoded(example["image"], "L"))[..., None],
             "label": example["label"],
         }
         for example in (source[index] for index in range(len(source)))
@@ -137,7 +137,7 @@ def _decoded(builder: tfds.core.DatasetBuilder, split: str) -> list[pipeline.Exa
 
 
 def _evaluation_example(example: pipeline.Example) -> pipeline.Example:
-    image = pipeline.standardised(example["image"], _MEAN, _DEVIATION)
+    image = images.standardised(example["image"], _MEAN, _DEVIATION)
     return {"image": image, "label": np.int32(example["label"])}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from sparsejax.building import ConfigError
-from sparsejax.data import augmentation, pipeline, stock
+from sparsejax.data import augmentation, images, pipeline, stock
 
 #: Mean and standard deviation of ImageNet's training images, in units of pixels.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
@@ -106,5 +106,5 @@ def evaluation_example(example: pipeline.Example, *, size: int) -> pipeline.Exam
 
 
 def _standardised(image: PIL.Image.Image, label: int) -> pipeline.Example:
-    pixels = pipeline.standardised(np.asarray(image), MEAN, DEVIATION)
+    pixels = images.standardised(np.asarray(image), MEAN, DEVIATION)
     return {"image": pixels, "label": np.int32(label)}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sparsejax.building import ConfigError
-from sparsejax.data import augmentation, pipeline, stock
+from sparsejax.data import augmentation, images, pipeline, stock
 
 
 def dataset(
@@ -90,7 +90,7 @@ class Decoded:
         found = self._known.get(index)
         if found is None:
             example = self._source[index]
-            image = np.asarray(pipeline.decoded(example["image"], self._mode))
+            image = np.asarray(images.decoded(example["image"], self._mode))
             if image.ndim == 2:
                 image = image[..., None]
             found = {"image": image, "label": np.int32(example["label"])}
@@ -121,5 +121,5 @@ def _train_example(
 def _evaluation_example(
     example: pipeline.Example, *, mean: np.ndarray, deviation: np.ndarray
 ) -> pipeline.Example:
-    image = pipeline.standardised(example["image"], mean, deviation)
+    image = images.standardised(example["image"], mean, deviation)
     return {"image": image, "label": example["label"]}

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from sparsejax.building import ConfigError
-from sparsejax.data import pipeline
+from sparsejax.data import images, pipeline
 
 
 def classification(
@@ -46,8 +46,8 @@ def classification(
     builder = prepared(name, data_dir=data_dir, manual=manual)
     features: Any = builder.info.features
     return pipeline.Dataset(
-        train=pipeline.encoded_examples(builder, "train"),
-        evaluation=pipeline.encoded_examples(builder, evaluation_split),
+        train=images.encoded_examples(builder, "train"),
+        evaluation=images.encoded_examples(builder, evaluation_split),
         train_transform=train_transform,
         evaluation_transform=evaluation_transform,
         number_of_classes=features["label"].num_classes,

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
 from sparsejax.building import ConfigError
-from sparsejax.data import objects, pipeline
+from sparsejax.data import images, objects, pipeline
 
 # The usual statistics of ImageNet, in units of pixels.
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
@@ -93,7 +93,7 @@ def train_example(
     of_image = objects.stored_objects(stored["objects"], ignored=ignored)
     if not trains_on_ignored:
         of_image = of_image.only(~of_image.ignored)
-    image = pipeline.decoded(stored["image"], "RGB")
+    image = images.decoded(stored["image"], "RGB")
     window = objects.random_window(of_image, rng)
     pixels = np.asarray(objects.shown(image, window, size=size, fill=_FILL))
     seen = objects.in_window(of_image, window)
@@ -120,7 +120,7 @@ def evaluation_example(
       ValueError: If there are more boxes than room for them.
     """
     of_image = objects.stored_objects(stored["objects"], ignored=ignored)
-    image = pipeline.decoded(stored["image"], "RGB")
+    image = images.decoded(stored["image"], "RGB")
     pixels = objects.shown(image, objects.WHOLE, size=size, fill=_FILL)
     return objects.example(
         np.asarray(pixels), of_image, standardise=_standardised, maximum=MAXIMUM
@@ -128,4 +128,4 @@ def evaluation_example(
 
 
 def _standardised(pixels: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
-    return pipeline.standardised(pixels, _MEAN, _DEVIATION)
+    return images.standardised(pixels, _MEAN, _DEVIATION)

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from sparsejax.data import pipeline, stock, stock_objects
+from sparsejax.data import images, pipeline, stock, stock_objects
 
 _IGNORED = "is_difficult"
 
@@ -39,14 +39,14 @@ def voc(*, data_dir: str | None = None, image_size: int = 320) -> pipeline.Datas
     stock_objects.check_image_size(image_size)
     years = [stock.prepared(f"voc/{year}", data_dir=data_dir) for year in (2007, 2012)]
     train = [
-        pipeline.encoded_examples(builder, split)
+        images.encoded_examples(builder, split)
         for builder in years
         for split in ("train", "validation")
     ]
     shared = {"size": image_size, "ignored": _IGNORED}
     return pipeline.Dataset(
         train=stock_objects.Joined(train),
-        evaluation=pipeline.encoded_examples(years[0], "test"),
+        evaluation=images.encoded_examples(years[0], "test"),
         train_transform=partial(
             stock_objects.train_example, **shared, trains_on_ignored=True
         ),

@@ -6,11 +6,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sparsejax.building import ConfigError
+from sparsejax.data.images import standardised
 from sparsejax.data.pipeline import (
     Dataset,
     data_directory,
     evaluation_batches,
-    standardised,
     train_iterator,
 )
 

@@ -51,7 +51,14 @@ def assert_same(batches, others):
 
 
 def test_names_of_configs_are_datasets_alone():
-    shared = {"augmentation", "photographs", "pipeline", "small_images", "stock"}
+    shared = {
+        "augmentation",
+        "images",
+        "photographs",
+        "pipeline",
+        "small_images",
+        "stock",
+    }
     names = set(known("sparsejax.data"))
     assert set(STOCK) <= names
     assert not shared & names
