@@ -26,6 +26,8 @@ FOLDERS = {
     "nn": 3,
     "models": 3,
     "data": 4,
+    "envs": 4,
+    "reinforcement": 4,
     "hugging_face": 4,
     "tasks": 5,
     "recipes": 6,
