@@ -207,12 +207,12 @@ def run(command: configuration.Command) -> int:
             unchecked: tuple[int, Any] | None = None
             text = ""
             if step == 0:
-                _write_topology(metrics, 0, state)
+                _write_topology(metrics, 0, task.one_of(state))
             shown.stage("training")
             while step < config.steps and not asked:
                 batch = _placed(next(iterator), split)
                 state, scalars, measured = train_step(state, batch)
-                step += 1
+                step += task.steps_per_call
                 last = step == config.steps
                 evaluates = last or step % config.evaluate_every == 0
                 logs = last or step % config.log_every == 0
@@ -233,7 +233,7 @@ def run(command: configuration.Command) -> int:
                     row = {name: float(value) for name, value in scalars.items()}
                     clock = {"seconds": seconds, "examples_per_second": rate}
                     metrics.write(step, "train", {**row, **clock})
-                    _write_topology(metrics, step, state)
+                    _write_topology(metrics, step, task.one_of(state))
                     text = _text(row)
                 if evaluates:
                     _verify(step, state)
@@ -261,6 +261,7 @@ def run(command: configuration.Command) -> int:
             shown.stage("writing the report")
             checkpoints.close()
             energy.sample()
+            state = task.one_of(state)
             summary = collect(
                 command, task, state, metrics, seconds=seconds, energy=energy.as_dict()
             )
@@ -372,6 +373,8 @@ def _text(row: dict[str, float]) -> str:
         "accuracy",
         "mean_average_precision",
         "average_precision_50",
+        "training_return",
+        "episode_return",
     )
     return "  ".join(f"{name} {row[name]:.4f}" for name in shown if name in row)
 

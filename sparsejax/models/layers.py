@@ -8,9 +8,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
-__all__ = ["STEMS", "Depthwise", "check_images", "convolution", "normalisation"]
+__all__ = [
+    "STEMS",
+    "Depthwise",
+    "as_features",
+    "check_images",
+    "convolution",
+    "layer_normalised",
+    "normalisation",
+]
 
 STEMS = ("imagenet", "small")
 
@@ -118,3 +126,42 @@ class Depthwise(nnx.Module):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=inputs.shape[-1],
         )
+
+
+def layer_normalised(features: Float[Array, "... width"]) -> Float[Array, "... width"]:
+    """LayerNorm without parameters: mean 0 and variance 1 over the last axis.
+
+    Args:
+      features: Any array of floats.
+
+    Returns:
+      The same shape and dtype; the statistics are computed in float32.
+
+    Example:
+      >>> layer_normalised(jnp.array([1.0, 3.0])).round(3).tolist()
+      [-1.0, 1.0]
+
+    References:
+      Ba et al., "Layer normalization", 2016.
+    """
+    wide = features.astype(jnp.float32)
+    centred = wide - wide.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + 1e-6)).astype(features.dtype)
+
+
+def as_features(inputs: Num[Array, "..."]) -> Float[Array, "..."]:
+    """Observations as a network takes them: float32, integers divided by 255.
+
+    Args:
+      inputs: Floats, bools, or integers from 0 to 255.
+
+    Returns:
+      The same shape.
+
+    Example:
+      >>> as_features(jnp.array([255, 0], jnp.uint8)).tolist()
+      [1.0, 0.0]
+    """
+    scale = 1 / 255 if jnp.issubdtype(inputs.dtype, jnp.integer) else 1.0
+    return inputs.astype(jnp.float32) * jnp.float32(scale)

@@ -1,5 +1,6 @@
 """The settings that the configs share: all but the method."""
 
+from sparsejax.recipes.agents import dqn_cartpole
 from sparsejax.recipes.detectors import ssd_mobilenet_v1
 from sparsejax.recipes.mobile_networks import mobilenet_v1
 from sparsejax.recipes.parts import by_path, grid
@@ -10,6 +11,7 @@ from sparsejax.recipes.wide_networks import wide_resnet
 
 __all__ = [
     "by_path",
+    "dqn_cartpole",
     "grid",
     "mlp",
     "mobilenet_v1",

@@ -55,6 +55,11 @@ def mean_over_examples(outputs: Iterable[Mapping[str, Any]]) -> dict[str, float]
     return {names.get(name, name): value / count for name, value in sums.items()}
 
 
+def _the_only_one(state: TrainState, number: int = 0) -> TrainState:
+    del number
+    return state
+
+
 class Task(NamedTuple):
     """A problem to train on; its functions are pure and can be jitted and vmapped.
 
@@ -73,6 +78,9 @@ class Task(NamedTuple):
         few examples; ``kind`` among them says of what kind. Not to be jitted.
       start: Arrays to begin with, for ``initialise`` as its second argument.
       layout: Roles of the parameters' axes, where the default is wrong.
+      steps_per_call: Updates that a call of ``train_step`` makes.
+      one_of: Maps a state, and a number, to the state of one network, where a state is
+        that of several which are trained side by side.
     """
 
     dataset: Dataset
@@ -87,3 +95,5 @@ class Task(NamedTuple):
     samples: Callable[[TrainState], Mapping[str, np.ndarray]] | None = None
     start: Any = None
     layout: Layout | None = None
+    steps_per_call: int = 1
+    one_of: Callable[..., TrainState] = _the_only_one

@@ -18,7 +18,8 @@ from sparsejax.state import MaskedState
 from sparsejax.tasks import averaging, starting, stepping
 from sparsejax.tasks.base import TrainState
 
-_NESTED = {
+#: Arguments of methods that are specs themselves, and where those are.
+NESTED = {
     "distribution": "sparsejax.distributions",
     "drop_fraction": "sparsejax.schedules",
     "schedule": "sparsejax.schedules",
@@ -100,12 +101,7 @@ def build_network(
     Raises:
       ConfigError: For an unknown name or argument, or a value out of range.
     """
-    initialise_weights = config.get("initialization", "dense")
-    if initialise_weights not in _INITIALISATIONS:
-        raise ConfigError(
-            f"config.initialization = {initialise_weights!r}: use one of "
-            f"{', '.join(map(repr, _INITIALISATIONS))}."
-        )
+    initialise_weights = initialization_of(config)
     decay = averaging.average_decay(config)
 
     def make_model(key: Key[Array, ""]) -> nnx.Module:
@@ -119,7 +115,7 @@ def build_network(
         )
 
     module = nnx.eval_shape(lambda: make_model(jax.random.key(0)))
-    graph, _, no_state = _split(module)
+    graph, _, no_state = split(module)
     layout = getattr(module, "layout", None)
 
     def forward(
@@ -138,7 +134,7 @@ def build_network(
     ) -> tuple[Float[Array, "batch ..."], PyTree]:
         model = nnx.merge(graph, params, model_state)
         outputs = model(inputs, train=True, **context)
-        return outputs, _split(model)[2]
+        return outputs, split(model)[2]
 
     def make_transformation(
         seed: Any, model_state: PyTree, **offered: Any
@@ -149,7 +145,7 @@ def build_network(
             config["method"],
             "sparsejax.methods",
             inner,
-            nested=_NESTED,
+            nested=NESTED,
             seed=seed,
             layout=layout,
             network=lambda params: forward(params, model_state, ones),
@@ -159,7 +155,7 @@ def build_network(
     # After the initialisation a method draws from the key in its state, not from its
     # seed, and looks at no network, so that one transformation updates the states of
     # all keys.
-    _, shapes, _ = _split(module)
+    _, shapes, _ = split(module)
     started = starting.start_of(config, shapes, no_state)
     kept = None if started is None else started.masks
     given = {} if kept is None else {"initial_masks": kept}
@@ -169,8 +165,8 @@ def build_network(
         key: Key[Array, ""], start: starting.Start | None = started
     ) -> TrainState:
         model_key, mask_key, weight_key, state_key = jax.random.split(key, 4)
-        _, params, model_state = _split(make_model(model_key))
-        offered = {}
+        _, params, model_state = split(make_model(model_key))
+        offered: dict[str, Any] = {}
         if start is not None:
             params = jax.tree.map(
                 lambda new, old: new if old is None else old,
@@ -180,18 +176,15 @@ def build_network(
             model_state = start.model_state or model_state
             if start.masks is not None:
                 offered["initial_masks"] = start.masks
-        transformation = make_transformation(mask_key, model_state, **offered)
-        optimizer_state = transformation.init(params)
-        if initialise_weights != "dense":
-            masks = sj.masks(optimizer_state)
-            params = _initialised(initialise_weights, params, masks, weight_key, layout)
-            # Some optimizers keep a copy of the parameters: theirs, too, are these. The
-            # masks stay, even where they would follow from the weights.
-            keeps = isinstance(optimizer_state, MaskedState)
-            given = {"initial_masks": masks} if keeps else {}
-            again = make_transformation(mask_key, model_state, **given)
-            optimizer_state = again.init(params)
-        params = sj.sparsify(params, optimizer_state)
+        params, optimizer_state = sparse_start(
+            lambda **given: make_transformation(
+                mask_key, model_state, **{**offered, **given}
+            ),
+            params,
+            key=weight_key,
+            initialization=initialise_weights,
+            layout=layout,
+        )
         step = jnp.zeros((), jnp.int32)
         state = TrainState(step, params, model_state, optimizer_state, state_key)
         if decay is None:
@@ -217,8 +210,69 @@ def build_network(
     )
 
 
-def _split(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree, PyTree]:
-    """Splits a module into its structure, its parameters and its other arrays."""
+def initialization_of(config: Mapping[str, Any]) -> str:
+    """Reads ``config.initialization``.
+
+    Args:
+      config: The config.
+
+    Returns:
+      ``"dense"`` by default.
+
+    Raises:
+      ConfigError: It names none.
+    """
+    name = config.get("initialization", "dense")
+    if name not in _INITIALISATIONS:
+        raise ConfigError(
+            f"config.initialization = {name!r}: use one of "
+            f"{', '.join(map(repr, _INITIALISATIONS))}."
+        )
+    return name
+
+
+def sparse_start(
+    make_transformation: Callable[..., optax.GradientTransformationExtraArgs],
+    params: PyTree,
+    *,
+    key: Key[Array, ""],
+    initialization: str,
+    layout: Layout | None,
+) -> tuple[PyTree, optax.OptState]:
+    """Makes new parameters sparse, and scales them as their masks ask for.
+
+    Args:
+      make_transformation: Makes the method around its optimizer, from further
+        arguments of the method.
+      params: Dense.
+      key: Where the initialisation draws from, if it draws.
+      initialization: Of `initialization_of`.
+      layout: Roles of the parameters' axes, where the default is wrong.
+
+    Returns:
+      The sparse parameters, and the optimizer's state.
+    """
+    optimizer_state = make_transformation().init(params)
+    if initialization != "dense":
+        masks = sj.masks(optimizer_state)
+        params = _initialised(initialization, params, masks, key, layout)
+        # Some optimizers keep a copy of the parameters: theirs, too, are these. The
+        # masks stay, even where they would follow from the weights.
+        keeps = isinstance(optimizer_state, MaskedState)
+        given = {"initial_masks": masks} if keeps else {}
+        optimizer_state = make_transformation(**given).init(params)
+    return sj.sparsify(params, optimizer_state), optimizer_state
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, PyTree, PyTree]:
+    """Splits a module into its structure, its parameters and its other arrays.
+
+    Args:
+      model: With arrays, or with shapes in their place.
+
+    Returns:
+      What `flax.nnx.merge` needs; the two trees are plain dicts.
+    """
     graph, params, others = nnx.split(model, nnx.Param, ...)
     return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(others)
 

@@ -1,0 +1,27 @@
+"""RigL of a DQN agent that balances a pole, five seeds in one program.
+
+Paper: Graesser et al., 2022, "The state of sparse training in deep reinforcement
+  learning" (its methods and schedule; LayerNorm and double Q-learning are ours).
+Cost: TODO
+Expected: TODO
+
+  python -m sparsejax.train --config=configs/rigl_dqn_cartpole.py
+  python -m sparsejax.train --config=rigl_dqn_cartpole --config.method.sparsity=0.98
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sparsejax import recipes
+
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    """Builds the config; the only argument is ``cartpole``, the default."""
+    return recipes.dqn_cartpole("rigl", argument)
+
+
+def sweep() -> Iterator[dict[str, Any]]:
+    """Yields the overrides of a small study."""
+    return recipes.grid({"method.sparsity": (0.9, 0.95, 0.98)})

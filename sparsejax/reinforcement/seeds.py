@@ -1,0 +1,66 @@
+"""Several seeds as one program, which still branches where one of them would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Key, PyTree
+
+__all__ = ["over_seeds", "single"]
+
+
+def over_seeds(
+    initialise: Callable[[Key[Array, ""]], PyTree],
+    axes: Callable[[PyTree], PyTree],
+    count: int,
+) -> tuple[Callable[[Key[Array, ""]], PyTree], PyTree]:
+    """Initialises a state for each of several seeds.
+
+    Args:
+      initialise: Of one seed.
+      axes: Maps the state of one seed to a tree of 0, and None at what all seeds
+        share, such as counters that decide on branches.
+      count: How many seeds.
+
+    Returns:
+      A function of a key, from which the seeds' own follow by their numbers, and the
+      axes of its state, for `jax.vmap`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> initialise = lambda key: {"step": jnp.zeros((), int),
+      ...                           "weight": jax.random.normal(key)}
+      >>> begin, axes = over_seeds(initialise, lambda _: {"step": None, "weight": 0}, 3)
+      >>> state = begin(jax.random.key(0))
+      >>> state["step"].shape, state["weight"].shape
+      ((), (3,))
+    """
+    found = axes(jax.eval_shape(initialise, jax.random.key(0)))
+
+    def initialise_all(key: Key[Array, ""]) -> PyTree:
+        numbers = jax.numpy.arange(count)
+        return jax.vmap(
+            lambda number: initialise(jax.random.fold_in(key, number)), out_axes=found
+        )(numbers)
+
+    return initialise_all, found
+
+
+def single(state: PyTree, axes: PyTree, number: int = 0) -> PyTree:
+    """The state of one of the seeds.
+
+    Args:
+      state: Of all.
+      axes: As `over_seeds` returns them.
+      number: Which.
+
+    Returns:
+      The state as it would be alone.
+    """
+    leaves, treedef = jax.tree.flatten(state)
+    wanted = treedef.flatten_up_to(axes) if axes is not None else [None] * len(leaves)
+    return treedef.unflatten(
+        leaf if axis is None else leaf[number]
+        for leaf, axis in zip(leaves, wanted, strict=True)
+    )

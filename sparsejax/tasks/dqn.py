@@ -1,0 +1,199 @@
+"""DQN: values of numbered actions, learned from remembered transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key, PyTree
+
+from sparsejax.building import ConfigError
+from sparsejax.reinforcement.replay import make_replay, outcome
+from sparsejax.tasks import experience, optimization, stepping
+from sparsejax.tasks.agent import Agent, agent_task
+from sparsejax.tasks.agent_networks import Part, agent_networks
+from sparsejax.tasks.base import Metrics, Task, TrainState
+from sparsejax.tasks.experience import Memory
+
+
+def dqn(
+    config: Mapping[str, Any],
+    *,
+    discount: float = 0.99,
+    double: bool = True,
+    n_steps: int = 1,
+    target_every: int = 100,
+    epsilon: float = 0.05,
+    exploration: float = 0.1,
+) -> Task:
+    """Builds an agent that learns ``Q(observation, action)``.
+
+    The loss is Huber's of ``Q(o, a) - (r + g Q'(o', a'))``, with ``r`` the discounted
+    reward of ``n_steps`` steps, ``g`` the discount after them, 0 at a termination, and
+    ``Q'`` the target network, a copy of the network that is made every
+    ``target_every`` updates. A time limit ends no value: there the true last
+    observation is bootstrapped from. Fields of the config read: ``model``, ``method``,
+    ``optimizer`` and ``initialization`` as :func:`sparsejax.tasks.classify.classify`
+    reads them; ``data``, the environment and the replay
+    (`sparsejax.tasks.experience.Settings`); ``seeds``, ``updates_per_call``,
+    ``evaluation_episodes`` (`sparsejax.tasks.agent.agent_task`). Intervals of the
+    method count updates. Its gradient is that of the replay's batch.
+
+    Args:
+      config: The config.
+      discount: Of a step.
+      double: Whether the network, not its target, chooses the action ``a'``.
+      n_steps: Steps before a value is bootstrapped.
+      target_every: Updates between copies of the target network.
+      epsilon: Share of random actions, after the exploration.
+      exploration: Share of the updates during which that falls from 1.
+
+    Returns:
+      The task. Metrics: ``loss``, ``value`` (mean of the batch), ``gradient_norm``,
+      ``learning_rate``, ``epsilon``, ``training_return``, ``environment_steps``.
+
+    Raises:
+      ConfigError: An unknown name or argument, a value out of range, or an environment
+        whose actions are not numbered.
+
+    References:
+      Mnih et al., "Human-level control through deep reinforcement learning", 2015.
+      Van Hasselt et al., "Deep reinforcement learning with double Q-learning", 2016.
+      Sparse: Graesser et al., "The state of sparse training in deep reinforcement
+      learning", 2022. LayerNorm, which our recipes add, is not theirs.
+    """
+    _check(discount, n_steps, target_every, epsilon, exploration)
+    chosen = experience.settings(config)
+    environment = experience.make_environment(chosen)
+    actions = environment.number_of_actions
+    if actions is None:
+        raise ConfigError(
+            f"config.data.name = {chosen.name!r} takes vectors as actions; DQN needs "
+            "numbered ones: use config.task.name = 'sac'."
+        )
+    learning_rate = optimization.learning_rate_schedule(config)
+    networks = agent_networks(
+        config,
+        {"values": Part("values", environment.observation_shape, actions)},
+        inner=optimization.optimizer(config, learning_rate),
+    )
+    step = stepping.stepping(networks.transformation, None)
+    buffer, example = make_replay(
+        environment,
+        size=chosen.replay_size,
+        environments=chosen.environments,
+        batch_size=chosen.batch_size,
+        steps=n_steps,
+    )
+    exploring = optax.linear_schedule(
+        1.0, epsilon, max(1, round(exploration * config["steps"]))
+    )
+
+    def values(params: PyTree, observations: Array) -> Array:
+        return networks.apply(params, "values", observations)
+
+    def greedy(params: PyTree, observations: Array) -> Array:
+        return values(params, observations).argmax(axis=-1).astype(jnp.int32)
+
+    # ------------------------------------------------------------------- initialise
+    def initialise(key: Key[Array, ""]) -> TrainState:
+        keys = jax.random.split(key, 4)
+        params, optimizer_state = networks.initialise(keys[0])
+        memory = experience.begin(
+            keys[1],
+            environment,
+            chosen,
+            targets=jax.tree.map(jnp.copy, params),
+            replay=buffer.init(example),
+        )
+        first = -(-chosen.learning_starts // chosen.environments)
+        policy = experience.random_actions(environment, chosen.environments)
+        memory = remember(keys[2], memory, policy, max(first, n_steps))
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(zero, params, memory, optimizer_state, keys[3])
+
+    def remember(
+        key: Key[Array, ""], memory: Memory, policy: experience.Policy, steps: int
+    ) -> Memory:
+        memory, transitions = experience.interact(
+            key, memory, policy, environment, steps
+        )
+        return memory._replace(replay=buffer.add(memory.replay, transitions))
+
+    # ---------------------------------------------------------------------- act, learn
+    def cycle(state: TrainState) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.key, state.step)
+        share = exploring(state.step)
+
+        def policy(key: Key[Array, ""], observations: Array) -> Array:
+            explore_key, action_key = jax.random.split(key)
+            best = greedy(state.params, observations)
+            other = jax.random.randint(action_key, best.shape, 0, actions)
+            explores = jax.random.uniform(explore_key, best.shape) < share
+            return jnp.where(explores, other, best)
+
+        memory = remember(key, state.model_state, policy, chosen.steps_per_update)
+        state = state._replace(model_state=memory)
+        state, metrics = jax.lax.scan(
+            lambda state, _: update(state), state, length=chosen.updates_per_step
+        )
+        means = {name: value.mean() for name, value in metrics.items()}
+        return state, means | {"epsilon": jnp.asarray(share, jnp.float32)}
+
+    def update(state: TrainState) -> tuple[TrainState, Metrics]:
+        memory = state.model_state
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 2)
+        sequence = buffer.sample(memory.replay, key).experience
+        found = outcome(sequence, discount)
+        before = experience.observed(memory, sequence.observation[:, 0])
+        after = experience.observed(memory, found.next_observation)
+
+        def objective(params: PyTree, memory: Memory) -> Any:
+            following = values(memory.targets, after)
+            judged = values(params, after) if double else following
+            best = judged.argmax(axis=-1)
+            target = found.reward + found.discount * _at(following, best)
+            value = _at(values(params, before), sequence.action[:, 0])
+            loss = optax.huber_loss(value, jax.lax.stop_gradient(target)).mean()
+            return loss, (value.mean(), memory)
+
+        done = step(state, objective)
+        state = done.state
+        renew = state.step % target_every == 0
+        targets = jax.tree.map(
+            lambda new, old: jnp.where(renew, new, old), state.params, memory.targets
+        )
+        state = state._replace(model_state=state.model_state._replace(targets=targets))
+        return state, {
+            "loss": done.loss,
+            "value": done.outputs,
+            "gradient_norm": done.gradient_norm,
+            "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
+        }
+
+    return agent_task(
+        config,
+        Agent(environment, initialise, cycle, chosen.updates_per_step, greedy, values),
+    )
+
+
+def _at(values: Array, actions: Array) -> Array:
+    return jnp.take_along_axis(values, actions[:, None], axis=-1)[:, 0]
+
+
+def _check(
+    discount: float, n_steps: int, target_every: int, epsilon: float, share: float
+) -> None:
+    for name, value in (
+        ("discount", discount),
+        ("epsilon", epsilon),
+        ("exploration", share),
+    ):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"config.task.{name} = {value}: give one in [0, 1].")
+    for name, value in (("n_steps", n_steps), ("target_every", target_every)):
+        if value < 1:
+            raise ConfigError(f"config.task.{name} = {value}: give an integer >= 1.")
