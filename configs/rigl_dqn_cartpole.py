@@ -1,12 +1,14 @@
-"""RigL of a DQN agent that balances a pole, five seeds in one program.
+"""RigL of a DQN agent that balances a pole.
+
+Five seeds are trained side by side, in one program.
 
 Paper: Graesser et al., 2022, "The state of sparse training in deep reinforcement
-  learning" (its methods and schedule; LayerNorm and double Q-learning are ours).
-Cost: TODO
-Expected: TODO
+  learning": its methods and schedules. LayerNorm is ours.
+Cost: @COST@
+Expected: @EXP@
 
   python -m sparsejax.train --config=configs/rigl_dqn_cartpole.py
-  python -m sparsejax.train --config=rigl_dqn_cartpole --config.method.sparsity=0.98
+  python -m sparsejax.train --config=rigl_dqn_cartpole --config.seeds=3
 """
 
 from collections.abc import Iterator

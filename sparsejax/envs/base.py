@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key, Num
 
-__all__ = ["Environment", "Step", "auto_reset"]
+__all__ = ["Environment", "Step", "auto_reset", "scaled"]
 
 
 class Step(NamedTuple):
@@ -112,3 +112,28 @@ def auto_reset(
         return state, found._replace(observation=observation)
 
     return stepped
+
+
+def scaled(environment: Environment, scale: Float[np.ndarray, "..."]) -> Environment:
+    """Divides observations.
+
+    Args:
+      environment: Whose observations are floats.
+      scale: By what: a number, or one for each entry.
+
+    Returns:
+      The environment with the observations so.
+    """
+
+    def reset(key: Key[Array, ""]) -> tuple[Any, Array]:
+        state, observation = environment.reset(key)
+        return state, observation / scale
+
+    def step(key: Key[Array, ""], state: Any, action: Array) -> tuple[Any, Step]:
+        state, found = environment.step(key, state, action)
+        return state, found._replace(
+            observation=found.observation / scale,
+            next_observation=found.next_observation / scale,
+        )
+
+    return environment._replace(reset=reset, step=step)

@@ -1,6 +1,12 @@
 """The settings that the configs share: all but the method."""
 
-from sparsejax.recipes.agents import dqn_cartpole
+from sparsejax.recipes.agents import (
+    dqn_breakout,
+    dqn_cartpole,
+    sac_ant,
+    sac_halfcheetah,
+    sac_pendulum,
+)
 from sparsejax.recipes.detectors import ssd_mobilenet_v1
 from sparsejax.recipes.mobile_networks import mobilenet_v1
 from sparsejax.recipes.parts import by_path, grid
@@ -11,11 +17,15 @@ from sparsejax.recipes.wide_networks import wide_resnet
 
 __all__ = [
     "by_path",
+    "dqn_breakout",
     "dqn_cartpole",
     "grid",
     "mlp",
     "mobilenet_v1",
     "resnet50",
+    "sac_ant",
+    "sac_halfcheetah",
+    "sac_pendulum",
     "ssd_mobilenet_v1",
     "transformer",
     "transformer_classifier",

@@ -11,12 +11,11 @@ import optax
 from jaxtyping import Array, Key, PyTree
 
 from sparsejax.building import ConfigError
-from sparsejax.reinforcement.replay import make_replay, outcome
 from sparsejax.tasks import experience, optimization, stepping
-from sparsejax.tasks.agent import Agent, agent_task
 from sparsejax.tasks.agent_networks import Part, agent_networks
 from sparsejax.tasks.base import Metrics, Task, TrainState
 from sparsejax.tasks.experience import Memory
+from sparsejax.tasks.off_policy import Batch, Learner, off_policy
 
 
 def dqn(
@@ -81,13 +80,6 @@ def dqn(
         inner=optimization.optimizer(config, learning_rate),
     )
     step = stepping.stepping(networks.transformation, None)
-    buffer, example = make_replay(
-        environment,
-        size=chosen.replay_size,
-        environments=chosen.environments,
-        batch_size=chosen.batch_size,
-        steps=n_steps,
-    )
     exploring = optax.linear_schedule(
         1.0, epsilon, max(1, round(exploration * config["steps"]))
     )
@@ -98,86 +90,59 @@ def dqn(
     def greedy(params: PyTree, observations: Array) -> Array:
         return values(params, observations).argmax(axis=-1).astype(jnp.int32)
 
-    # ------------------------------------------------------------------- initialise
-    def initialise(key: Key[Array, ""]) -> TrainState:
-        keys = jax.random.split(key, 4)
-        params, optimizer_state = networks.initialise(keys[0])
-        memory = experience.begin(
-            keys[1],
-            environment,
-            chosen,
-            targets=jax.tree.map(jnp.copy, params),
-            replay=buffer.init(example),
-        )
-        first = -(-chosen.learning_starts // chosen.environments)
-        policy = experience.random_actions(environment, chosen.environments)
-        memory = remember(keys[2], memory, policy, max(first, n_steps))
-        zero = jnp.zeros((), jnp.int32)
-        return TrainState(zero, params, memory, optimizer_state, keys[3])
-
-    def remember(
-        key: Key[Array, ""], memory: Memory, policy: experience.Policy, steps: int
-    ) -> Memory:
-        memory, transitions = experience.interact(
-            key, memory, policy, environment, steps
-        )
-        return memory._replace(replay=buffer.add(memory.replay, transitions))
-
-    # ---------------------------------------------------------------------- act, learn
-    def cycle(state: TrainState) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
+    def policy(state: TrainState) -> experience.Policy:
         share = exploring(state.step)
 
-        def policy(key: Key[Array, ""], observations: Array) -> Array:
+        def explore(key: Key[Array, ""], observations: Array) -> Array:
             explore_key, action_key = jax.random.split(key)
             best = greedy(state.params, observations)
             other = jax.random.randint(action_key, best.shape, 0, actions)
             explores = jax.random.uniform(explore_key, best.shape) < share
             return jnp.where(explores, other, best)
 
-        memory = remember(key, state.model_state, policy, chosen.steps_per_update)
-        state = state._replace(model_state=memory)
-        state, metrics = jax.lax.scan(
-            lambda state, _: update(state), state, length=chosen.updates_per_step
-        )
-        means = {name: value.mean() for name, value in metrics.items()}
-        return state, means | {"epsilon": jnp.asarray(share, jnp.float32)}
+        return explore
 
-    def update(state: TrainState) -> tuple[TrainState, Metrics]:
-        memory = state.model_state
-        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 2)
-        sequence = buffer.sample(memory.replay, key).experience
-        found = outcome(sequence, discount)
-        before = experience.observed(memory, sequence.observation[:, 0])
-        after = experience.observed(memory, found.next_observation)
+    def learn(
+        state: TrainState, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
+        del key
 
         def objective(params: PyTree, memory: Memory) -> Any:
-            following = values(memory.targets, after)
-            judged = values(params, after) if double else following
-            best = judged.argmax(axis=-1)
-            target = found.reward + found.discount * _at(following, best)
-            value = _at(values(params, before), sequence.action[:, 0])
-            loss = optax.huber_loss(value, jax.lax.stop_gradient(target)).mean()
-            return loss, (value.mean(), memory)
+            following = values(memory.targets, batch.next_observation)
+            judged = values(params, batch.next_observation) if double else following
+            best = _at(following, judged.argmax(axis=-1))
+            target = jax.lax.stop_gradient(batch.reward + batch.discount * best)
+            value = _at(values(params, batch.observation), batch.action)
+            return optax.huber_loss(value, target).mean(), (value.mean(), memory)
 
+        share = exploring(state.step)
         done = step(state, objective)
-        state = done.state
-        renew = state.step % target_every == 0
+        memory, renew = done.state.model_state, done.state.step % target_every == 0
         targets = jax.tree.map(
-            lambda new, old: jnp.where(renew, new, old), state.params, memory.targets
+            lambda new, old: jnp.where(renew, new, old),
+            done.state.params,
+            memory.targets,
         )
-        state = state._replace(model_state=state.model_state._replace(targets=targets))
-        return state, {
+        memory = memory._replace(targets=targets)
+        return done.state._replace(model_state=memory), {
             "loss": done.loss,
             "value": done.outputs,
             "gradient_norm": done.gradient_norm,
             "learning_rate": jnp.asarray(learning_rate(state.step), jnp.float32),
+            "epsilon": jnp.asarray(share, jnp.float32),
         }
 
-    return agent_task(
-        config,
-        Agent(environment, initialise, cycle, chosen.updates_per_step, greedy, values),
+    learner = Learner(
+        networks=networks,
+        targets=lambda params: params,
+        policy=policy,
+        learn=learn,
+        greedy=greedy,
+        forward=values,
+        discount=discount,
+        n_steps=n_steps,
     )
+    return off_policy(config, environment, chosen, learner)
 
 
 def _at(values: Array, actions: Array) -> Array:

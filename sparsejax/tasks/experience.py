@@ -54,6 +54,9 @@ class Settings(NamedTuple):
       steps_per_update: Steps of every copy between two updates.
       updates_per_step: Updates after each such step; one of the two is 1.
       normalize: Whether observations are normalised by their running statistics.
+      observation_scale: What observations are divided by, a number or one for each of
+        their entries; instead of the statistics, where those would drift with what the
+        agent does.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Settings(NamedTuple):
     steps_per_update: int = 1
     updates_per_step: int = 1
     normalize: bool = True
+    observation_scale: float | tuple[float, ...] = 1.0
 
 
 class Memory(NamedTuple):
@@ -120,7 +124,7 @@ def settings(config: Mapping[str, Any]) -> Settings:
     options = {key: value for key, value in fields.items() if key not in known}
     found = Settings(options=options, **own)
     for name, value in found._asdict().items():
-        if name in ("name", "options", "normalize"):
+        if name in ("name", "options", "normalize", "observation_scale"):
             continue
         least = 0 if name == "learning_starts" else 1
         is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -344,7 +348,7 @@ def episodes(
 
 
 def make_environment(chosen: Settings) -> Environment:
-    """Makes the environment that the settings name.
+    """Makes the environment that the settings name, its observations scaled.
 
     Args:
       chosen: Of `settings`.
@@ -353,9 +357,24 @@ def make_environment(chosen: Settings) -> Environment:
       The environment.
 
     Raises:
-      ConfigError: There is none, or it has no such option.
+      ConfigError: There is none, or it has no such option, or the scale does not fit.
     """
-    return envs.make(chosen.name, **chosen.options)
+    found = envs.make(chosen.name, **chosen.options)
+    scale = np.asarray(chosen.observation_scale, np.float32)
+    if (scale == 1).all():
+        return found
+    floating = jnp.issubdtype(found.observation_dtype, jnp.floating)
+    if scale.shape not in ((), found.observation_shape) or (scale <= 0).any():
+        raise ConfigError(
+            f"config.data.observation_scale = {chosen.observation_scale}: give a "
+            f"positive number, or one for each of {found.observation_shape} entries."
+        )
+    if not floating:
+        raise ConfigError(
+            f"config.data.observation_scale = {chosen.observation_scale}: observations "
+            f"of {found.name} are {found.observation_dtype}; give 1."
+        )
+    return envs.scaled(found, scale)
 
 
 def _nothing(*_: Any) -> dict[str, np.ndarray]:

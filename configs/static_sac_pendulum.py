@@ -1,0 +1,29 @@
+"""A static topology of a SAC agent that swings up a pendulum.
+
+Five seeds are trained side by side, in one program.
+
+Paper: Graesser et al., 2022, "The state of sparse training in deep reinforcement
+  learning": its methods and schedules. LayerNorm is ours.
+Cost: @COST@
+Expected: @EXP@
+
+  python -m sparsejax.train --config=configs/static_sac_pendulum.py
+  python -m sparsejax.train --config=static_sac_pendulum --config.seeds=3
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sparsejax import recipes
+
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    """Builds the config; the only argument is ``pendulum``, the default."""
+    return recipes.sac_pendulum("static", argument)
+
+
+def sweep() -> Iterator[dict[str, Any]]:
+    """Yields the overrides of a small study."""
+    return recipes.grid({"method.sparsity": (0.9, 0.95, 0.98)})
