@@ -70,15 +70,19 @@ def everywhere(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def of_state(state: PyTree, mesh: Mesh) -> PyTree:
+def of_state(state: PyTree, mesh: Mesh, replicas: PyTree = None) -> PyTree:
     """Splits every large array over the axis ``fsdp``, and copies it along ``data``.
 
     Arrays of one shape are split alike: a weight, its mask and its optimizer's
     statistics. The axis is the longest that can be split evenly, the last of equals.
+    Networks that are trained side by side are split over all devices instead, so that
+    each device has some of them, if their number allows it.
 
     Args:
       state: Arrays, or their shapes.
       mesh: Of `mesh`.
+      replicas: Where the state is that of several networks, a tree like it of 0 where
+        the first axis counts them, and of None.
 
     Returns:
       A tree of shardings.
@@ -99,7 +103,16 @@ def of_state(state: PyTree, mesh: Mesh) -> PyTree:
         names = (None,) * longest + ("fsdp",)
         return NamedSharding(mesh, PartitionSpec(*names))
 
-    return jax.tree.map(place, state)
+    if replicas is None:
+        return jax.tree.map(place, state)
+
+    def split(leaf, axis):
+        whole = axis is None or leaf.shape[0] % mesh.size
+        return everywhere(mesh) if whole else of_batch(mesh)
+
+    leaves, treedef = jax.tree.flatten(state)
+    axes = treedef.flatten_up_to(replicas)
+    return treedef.unflatten(map(split, leaves, axes))
 
 
 def memory(compiled: Any) -> str:

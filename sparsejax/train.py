@@ -157,7 +157,7 @@ def run(command: configuration.Command) -> int:
             # ------------------------------------ devices: one batch over all of them
             mesh = sharding.mesh(config)
             split = sharding.of_batch(mesh)
-            placed = sharding.of_state(abstract, mesh)
+            placed = sharding.of_state(abstract, mesh, task.replicas)
             # Simulated devices can deadlock in a collective of the next step.
             one_at_a_time = jax.default_backend() == "cpu" and mesh.size > 1
 

@@ -138,6 +138,7 @@ def agent_task(config: Mapping[str, Any], agent: Agent) -> Task:
         gather=_gather,
         steps_per_call=per_call,
         one_of=lambda state, number=0: single(state, mapped, number),
+        replicas=mapped,
     )
 
 

@@ -97,3 +97,4 @@ class Task(NamedTuple):
     layout: Layout | None = None
     steps_per_call: int = 1
     one_of: Callable[..., TrainState] = _the_only_one
+    replicas: Any = None
