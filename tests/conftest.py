@@ -27,7 +27,7 @@ import pytest
 TESTS = pathlib.Path(__file__).parent
 
 # Their assertions, too, are to say what was compared.
-pytest.register_assert_rewrite("common_table", "wrappers")
+pytest.register_assert_rewrite("common_table", "rollout", "wrappers")
 
 # Before the package is imported: every call in the library checks its annotations.
 # The name of the package itself would stand for all modules in it.
@@ -46,6 +46,26 @@ if importlib.util.find_spec("flax") is None:
         for file in TESTS.rglob("test_*.py")
         if (architecture.tested_layer(file) or 6) > architecture.LIBRARY_LAYER
     ]
+
+# Files whose examples need a library of the extra ``rl``.
+EXAMPLES_NEED = {
+    "gymnax": ("envs/gymnax.py", "envs/making.py"),
+    "brax": ("envs/brax.py",),
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Skips examples that need what is not installed."""
+    missing = {
+        architecture.PACKAGE / file: library
+        for library, files in EXAMPLES_NEED.items()
+        if importlib.util.find_spec(library) is None
+        for file in files
+    }
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.path in missing:
+            library = missing[item.path]
+            item.add_marker(pytest.mark.skip(reason=f"{library} is not installed"))
 
 
 @pytest.fixture(scope="module", autouse=True)
