@@ -49,7 +49,7 @@ if importlib.util.find_spec("flax") is None:
 
 # Files whose examples need a library of the extra ``rl``.
 EXAMPLES_NEED = {
-    "gymnax": ("envs/gymnax.py", "envs/making.py"),
+    "gymnax": ("envs/gymnax.py", "envs/making.py", "envs/distractors.py"),
     "brax": ("envs/brax.py",),
 }
 
