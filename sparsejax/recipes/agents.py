@@ -75,8 +75,8 @@ def dqn_breakout(method: str, argument: str | None = None) -> ConfigDict:
         "gymnax:Breakout-MinAtar", batch_size=32, environments=8, learning_starts=5_000
     )
     config.data.replay_size = 100_000
-    config.evaluate_every, config.evaluation_episodes = 2_500, 20
-    config.checkpoint_every = 12_500
+    config.evaluate_every, config.evaluation_episodes = 1_500, 20
+    config.checkpoint_every = 7_500
     config.optimizer = {"name": "adam", "learning_rate": 5e-4}
     config.method = _method(method, 0.95, every=500, steps=steps, drop=0.3)
     return config

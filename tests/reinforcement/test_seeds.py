@@ -35,9 +35,7 @@ def test_a_shared_counter_decides_on_branches_that_stay_branches():
     begin, found = over_seeds(initialise, axes, 2)
 
     def step(state):
-        weights = jax.lax.cond(
-            state["step"] > 1, jnp.sin, jnp.cos, state["weights"]
-        )
+        weights = jax.lax.cond(state["step"] > 1, jnp.sin, jnp.cos, state["weights"])
         return {"step": state["step"] + 1, "weights": weights}
 
     mapped = jax.vmap(step, in_axes=(found,), out_axes=found)
