@@ -231,6 +231,8 @@ def run(command: configuration.Command) -> int:
                 if logs:
                     rate = (step - first_step) * batch_size / (seconds - first_second)
                     row = {name: float(value) for name, value in scalars.items()}
+                    # What there is nothing to say of yet, such as returns.
+                    row = {name: value for name, value in row.items() if value == value}
                     clock = {"seconds": seconds, "examples_per_second": rate}
                     metrics.write(step, "train", {**row, **clock})
                     _write_topology(metrics, step, task.one_of(state))

@@ -44,8 +44,8 @@ FILES = {
         progress python_lines runs sharding validation workdir""",
     5: "restoring",
     6: """configuration cost/__main__ cost_table expected_cost generate pictures
-        plot_style plots prunable prunable_run prune prune_command prune_report report
-        report_page report_style summary_file train""",
+        play plot_style plots prunable prunable_run prune prune_command prune_report
+        report report_page report_style summary_file train""",
 }
 
 MAY_IMPORT = {

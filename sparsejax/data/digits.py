@@ -78,7 +78,8 @@ def stored_digits(split: str) -> list[tuple[int, UInt8[np.ndarray, "8 8"], int]]
       >>> index, pixels.shape, label
       (0, (8, 8), 0)
     """
-    pixels, labels = sklearn.datasets.load_digits(return_X_y=True)
+    loaded: Any = sklearn.datasets.load_digits(return_X_y=True)
+    pixels, labels = loaded
     scaled = (pixels * _PIXEL_SCALE).astype(np.uint8).reshape(-1, 8, 8)
     order = np.argsort(labels, kind="stable")
     is_test = np.arange(len(order)) % _TEST_EVERY == 0

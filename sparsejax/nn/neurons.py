@@ -8,10 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from sparsejax.links import Link, links
-from sparsejax.nn.surgery import is_pointwise, mark_narrowed, modules, put
+from sparsejax.nn.recording import layer_inputs
+from sparsejax.nn.surgery import is_pointwise, mark_narrowed, modules
 
 __all__ = ["without_idle_neurons"]
 
@@ -88,28 +89,13 @@ def without_idle_neurons(
     return model, {path: jnp.asarray(mask) for path, mask in left.items()}
 
 
-class _Recorder(nnx.Module):
-    """A layer that remembers what it saw."""
-
-    def __init__(self, layer: Any):
-        self.layer = layer
-        self.seen = nnx.data(None)
-
-    def __call__(self, x: Array) -> Array:
-        self.seen = x
-        return self.layer(x)
-
-
 def _seen(
     model: nnx.Module, kernels: Collection[str], inputs: PyTree
 ) -> dict[str, np.ndarray]:
     """Kernel -> the inputs of its layer, one row per sample."""
-    copy = nnx.clone(model)
-    found = dict(modules(copy))
     paths = {kernel: kernel.removesuffix("kernel").rstrip("/") for kernel in kernels}
-    recorders = {path: _Recorder(nnx.clone(found[path])) for path in paths.values()}
-    put(copy, recorders)(inputs)
-    seen = {kernel: np.asarray(recorders[path].seen) for kernel, path in paths.items()}
+    found = dict(layer_inputs(nnx.clone(model), inputs))
+    seen = {kernel: np.asarray(found[path]) for kernel, path in paths.items()}
     return {kernel: x.reshape(-1, x.shape[-1]) for kernel, x in seen.items()}
 
 

@@ -34,14 +34,17 @@ def dqn_cartpole(method: str, argument: str | None = None) -> ConfigDict:
     config = _agent(steps, seeds=5)
     config.task = _dqn(target_every=50, exploration=0.25)
     config.model = {"name": "mlp", "hidden": (256, 256), "layer_norm": True}
+    # All that it ever sees: one who only remembers balancing forgets falling. And the
+    # scale is about what the pole may do; statistics of a balanced one drift to 0.
     config.data = _experience(
-        "gymnax:CartPole-v1", batch_size=64, environments=4, learning_starts=1_000
+        "gymnax:CartPole-v1",
+        batch_size=64,
+        environments=4,
+        replay_size=100_000,
+        learning_starts=1_000,
+        normalize=False,
+        observation_scale=(2.4, 2.0, 0.2, 2.0),
     )
-    # All that it ever sees: one who only remembers balancing forgets falling.
-    config.data.replay_size = 100_000
-    # About what the pole may do; statistics of a balanced one would drift to 0.
-    config.data.normalize = False
-    config.data.observation_scale = (2.4, 2.0, 0.2, 2.0)
     config.optimizer = {"name": "adam", "learning_rate": 1e-3}
     config.learning_rate_schedule = {"name": "cosine", "warmup_steps": 0}
     config.method = _method(method, 0.95, every=500, steps=steps, drop=0.5)
@@ -72,9 +75,12 @@ def dqn_breakout(method: str, argument: str | None = None) -> ConfigDict:
     config.task = _dqn(target_every=200, exploration=0.1)
     config.model = {"name": "mlp", "hidden": (128, 128), "layer_norm": True}
     config.data = _experience(
-        "gymnax:Breakout-MinAtar", batch_size=32, environments=8, learning_starts=5_000
+        "gymnax:Breakout-MinAtar",
+        batch_size=32,
+        environments=8,
+        replay_size=100_000,
+        learning_starts=5_000,
     )
-    config.data.replay_size = 100_000
     config.evaluate_every, config.evaluation_episodes = 1_500, 20
     config.checkpoint_every = 7_500
     config.optimizer = {"name": "adam", "learning_rate": 5e-4}
@@ -104,9 +110,12 @@ def sac_pendulum(method: str, argument: str | None = None) -> ConfigDict:
     steps = FieldReference(10_000)
     config = _sac(steps, seeds=5)
     config.data = _experience(
-        "gymnax:Pendulum-v1", batch_size=128, environments=1, learning_starts=1_000
+        "gymnax:Pendulum-v1",
+        batch_size=128,
+        environments=1,
+        replay_size=20_000,
+        learning_starts=1_000,
     )
-    config.data.replay_size = 20_000
     config.checkpoint_every = 5_000
     config.optimizer = {"name": "adam", "learning_rate": 1e-3}
     config.learning_rate_schedule = {"name": "cosine", "warmup_steps": 0}
@@ -161,10 +170,13 @@ def _robot(method: str, name: str) -> ConfigDict:
     steps = FieldReference(1_000_000)
     config = _sac(steps, seeds=8)
     config.data = _experience(
-        name, batch_size=256, environments=8, learning_starts=10_000
+        name,
+        batch_size=256,
+        environments=8,
+        replay_size=1_000_000,
+        learning_starts=10_000,
+        updates_per_step=8,
     )
-    config.data.replay_size = 1_000_000
-    config.data.updates_per_step = 8
     config.updates_per_call = 1_000
     config.log_every = 1_000
     config.evaluate_every = 20_000
@@ -220,19 +232,14 @@ def _dqn(*, target_every: int, exploration: float) -> dict[str, Any]:
     }
 
 
-def _experience(
-    name: str, *, batch_size: int, environments: int, learning_starts: int
-) -> dict[str, Any]:
+def _experience(name: str, **fields: Any) -> dict[str, Any]:
     return {
         "name": name,
-        "batch_size": batch_size,
-        "environments": environments,
-        "replay_size": 100_000,
-        "learning_starts": learning_starts,
         "steps_per_update": 1,
         "updates_per_step": 1,
         "normalize": True,
         "observation_scale": 1.0,
+        **fields,
     }
 
 

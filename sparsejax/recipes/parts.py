@@ -93,8 +93,8 @@ def method_fields(
     sparsity: float,
     every: int,
     steps: FieldReference,
-    stop: int | None = None,
-    start: int | None = None,
+    stop: int | FieldReference | None = None,
+    start: int | FieldReference | None = None,
 ) -> dict[str, Any]:
     """Chooses those of the common arguments that a method has.
 

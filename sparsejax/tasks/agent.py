@@ -13,11 +13,16 @@ from jaxtyping import Array, Float, Key, PyTree
 import sparsejax as sj
 from sparsejax.building import ConfigError
 from sparsejax.envs import Environment
+from sparsejax.reinforcement.activity import dormant_ratio, effective_rank
 from sparsejax.reinforcement.seeds import over_seeds, single
 from sparsejax.tasks import experience
-from sparsejax.tasks.base import Metrics, Task, TrainState
+from sparsejax.tasks.agent_networks import AgentNetworks
+from sparsejax.tasks.base import Metrics, Policy, Task, TrainState
 
 __all__ = ["Agent", "agent_task"]
+
+# Observations that the activity of neurons is measured on, at least.
+_WATCHED = 256
 
 
 class Agent(NamedTuple):
@@ -29,17 +34,19 @@ class Agent(NamedTuple):
       cycle: Maps a state to the state after ``updates_per_cycle`` updates and all the
         acting that goes with them, and scalar metrics.
       updates_per_cycle: Optimizer steps of a cycle.
-      greedy: Maps parameters and normalised observations to the best actions.
-      forward: Maps parameters and normalised observations to the acting network's
-        outputs, for the count of its cost.
+      decide: Maps outputs of the acting network to the best actions, as they are
+        stored.
+      networks: What is trained.
+      acting: Name of the network that acts.
     """
 
     environment: Environment
     initialise: Callable[[Key[Array, ""]], TrainState]
     cycle: Callable[[TrainState], tuple[TrainState, Metrics]]
     updates_per_cycle: int
-    greedy: Callable[[PyTree, Array], Array]
-    forward: Callable[[PyTree, Array], Array]
+    decide: Callable[[Array], Array]
+    networks: AgentNetworks
+    acting: str
 
 
 def agent_task(config: Mapping[str, Any], agent: Agent) -> Task:
@@ -58,7 +65,8 @@ def agent_task(config: Mapping[str, Any], agent: Agent) -> Task:
       The task; a step is an update of the networks, not one of the environment.
       Metrics of training are means over the updates of a call and over the seeds;
       evaluation has ``episode_return``, the mean over seeds and episodes,
-      ``episode_return_of_seed`` and ``episode_length``.
+      ``episode_return_of_seed``, ``episode_length``, and of the acting network
+      ``dormant_ratio`` and ``effective_rank`` (`sparsejax.reinforcement.activity`).
 
     Raises:
       ConfigError: A number is out of range.
@@ -104,16 +112,45 @@ def agent_task(config: Mapping[str, Any], agent: Agent) -> Task:
         frames = state.model_state.frames
         return state, metrics | {"environment_steps": frames.astype(jnp.float32)}
 
+    def greedy(params: PyTree, observations: Array) -> Array:
+        return agent.decide(agent.networks.apply(params, agent.acting, observations))
+
     def evaluate(state: TrainState) -> dict[str, Float[Array, "..."]]:
         memory, params = state.model_state, shown(state)
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
 
         def policy(key: Key[Array, ""], observations: Array) -> Array:
             del key
-            return agent.greedy(params, experience.observed(memory, observations))
+            return greedy(params, experience.observed(memory, observations))
 
-        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
         returns, lengths = experience.episodes(key, agent.environment, policy, count)
-        return {"returns": returns, "lengths": lengths}
+        found = {"returns": returns, "lengths": lengths}
+        return found | activity(jax.random.fold_in(key, 1), memory, params)
+
+    def activity(
+        key: Key[Array, ""], memory: experience.Memory, params: PyTree
+    ) -> dict[str, Float[Array, ""]]:
+        """How much of the acting network answers to what it meets."""
+        steps = -(-_WATCHED // memory.observations.shape[0])
+        _, met = experience.interact(
+            key,
+            memory,
+            lambda _, observations: greedy(params, observations),
+            agent.environment,
+            steps,
+        )
+        observations = met.observation.reshape(-1, *met.observation.shape[2:])
+        layers = agent.networks.hidden(
+            params, agent.acting, experience.observed(memory, observations)
+        )
+        if not layers:
+            return {}
+        units = [layer.shape[1] for layer in layers]
+        ratios = jnp.stack([dormant_ratio(layer) for layer in layers])
+        return {
+            "dormant_ratio": (ratios * jnp.array(units)).sum() / sum(units),
+            "effective_rank": effective_rank(layers[-1]).astype(jnp.float32),
+        }
 
     def shown(state: TrainState) -> PyTree:
         return sj.evaluation_params(state.params, state.optimizer_state)
@@ -123,7 +160,20 @@ def agent_task(config: Mapping[str, Any], agent: Agent) -> Task:
         return jax.vmap(evaluate, in_axes=(mapped,))(state)
 
     def forward(params: PyTree, model_state: Any, observations: Array) -> Array:
-        return agent.forward(params, experience.observed(model_state, observations))
+        seen = experience.observed(model_state, observations)
+        return agent.networks.apply(params, agent.acting, seen)
+
+    def policy(state: TrainState) -> Policy:
+        params, masks = shown(state), sj.masks(state.optimizer_state)
+        return Policy(
+            environment,
+            agent.networks.module(params, agent.acting),
+            masks[agent.acting],
+            lambda observations: experience.observed(state.model_state, observations),
+            lambda outputs: experience.environment_action(
+                environment, agent.decide(outputs)
+            ),
+        )
 
     environment = agent.environment
     return Task(
@@ -139,6 +189,7 @@ def agent_task(config: Mapping[str, Any], agent: Agent) -> Task:
         steps_per_call=per_call,
         one_of=lambda state, number=0: single(state, mapped, number),
         replicas=mapped,
+        policy=policy,
     )
 
 
@@ -150,6 +201,9 @@ def _gather(outputs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "episode_length": float(np.mean(found["lengths"])),
     }
     means = returns.mean(axis=1)
+    for name in ("dormant_ratio", "effective_rank"):
+        if name in found:
+            row[name] = float(np.mean(found[name]))
     row["episode_return_of_seed"] = {
         str(number): float(mean) for number, mean in enumerate(means)
     }

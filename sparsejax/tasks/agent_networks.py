@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key, Num, PyTree
 
 import sparsejax as sj
 from sparsejax.building import ConfigError, build, plain
+from sparsejax.nn.recording import layer_inputs
 from sparsejax.tasks import sparse_network
 
 __all__ = ["AgentNetworks", "Part", "agent_networks", "per_part"]
@@ -40,14 +41,16 @@ class AgentNetworks(NamedTuple):
     Attributes:
       initialise: Maps a key to the sparse parameters and the optimizer's state.
       apply: Maps all parameters, a part's name and its inputs to its outputs.
+      hidden: Maps the same to what each layer but the first sees, [samples, units].
       transformation: The methods around their optimizers, over all parts.
-      modules: Part to its network, with shapes in place of arrays.
+      module: Maps all parameters and a part's name to its network.
     """
 
     initialise: Callable[[Key[Array, ""]], tuple[PyTree, optax.OptState]]
     apply: Callable[[PyTree, str, Array], Array]
+    hidden: Callable[[PyTree, str, Array], list[Array]]
     transformation: optax.GradientTransformationExtraArgs
-    modules: Mapping[str, nnx.Module]
+    module: Callable[[PyTree, str], nnx.Module]
 
 
 def agent_networks(
@@ -78,7 +81,7 @@ def agent_networks(
       ConfigError: For an unknown name or argument, or a share that cannot be had.
     """
     scaling = sparse_network.initialization_of(config)
-    graphs, shapes, modules = {}, {}, {}
+    graphs, shapes = {}, {}
     for name, part in parts.items():
         module = nnx.eval_shape(lambda part=part: _model(config, part, _some_key()))
         graphs[name], shapes[name], state = sparse_network.split(module)
@@ -88,13 +91,22 @@ def agent_networks(
                 "has state beside its parameters, such as BatchNorm's; use 'mlp', "
                 "'minatar_cnn', 'nature_cnn', 'impala_cnn' or 'simba'."
             )
-        modules[name] = module
     no_state: dict[str, Any] = {}
+
+    def module_of(params: PyTree, name: str) -> Any:
+        return nnx.merge(graphs[name], params[name], no_state)
 
     def apply(
         params: PyTree, name: str, inputs: Num[Array, "batch ..."]
     ) -> Float[Array, "batch ..."]:
-        return nnx.merge(graphs[name], params[name], no_state)(inputs, train=False)
+        return module_of(params, name)(inputs, train=False)
+
+    def hidden_units(
+        params: PyTree, name: str, inputs: Num[Array, "batch ..."]
+    ) -> list[Float[Array, "samples units"]]:
+        model = module_of(params, name)
+        seen = [x for _, x in layer_inputs(model, inputs)]
+        return [x.reshape(-1, x.shape[-1]) for x in seen[1:]]
 
     def method(name: str, seed: Any, **given: Any) -> Any:
         part = parts[name]
@@ -137,7 +149,7 @@ def agent_networks(
             states[name] = inner.init(hidden | {name: params[name]})
         return params, states
 
-    return AgentNetworks(initialise, apply, transformation, modules)
+    return AgentNetworks(initialise, apply, hidden_units, transformation, module_of)
 
 
 def per_part(
@@ -191,6 +203,7 @@ def per_part(
                     return only(name, grad_fn({**params, name: tree[name]}))
 
                 extra = {**extra, "grad_fn": of_part}
+            found: Any
             found, new_state[name] = one.update(
                 only(name, updates), state[name], only(name, params), **extra
             )

@@ -33,6 +33,24 @@ class TrainState(NamedTuple):
     average: Any = None
 
 
+class Policy(NamedTuple):
+    """What acts, when an agent is not trained any more.
+
+    Attributes:
+      environment: `sparsejax.envs.Environment` that it acts in.
+      model: The network, a Flax NNX module.
+      masks: Of its parameters; None at dense leaves.
+      prepare: Maps observations, [batch, ...], to the network's inputs.
+      decide: Maps the network's outputs to the actions that the environment takes.
+    """
+
+    environment: Any
+    model: Any
+    masks: PyTree
+    prepare: Callable[[Array], Array]
+    decide: Callable[[Array], Array]
+
+
 def mean_over_examples(outputs: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """The metrics of an evaluation whose batches are sums over their examples.
 
@@ -98,3 +116,4 @@ class Task(NamedTuple):
     steps_per_call: int = 1
     one_of: Callable[..., TrainState] = _the_only_one
     replicas: Any = None
+    policy: Callable[[TrainState], Policy] | None = None

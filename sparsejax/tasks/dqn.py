@@ -87,15 +87,15 @@ def dqn(
     def values(params: PyTree, observations: Array) -> Array:
         return networks.apply(params, "values", observations)
 
-    def greedy(params: PyTree, observations: Array) -> Array:
-        return values(params, observations).argmax(axis=-1).astype(jnp.int32)
+    def decide(values: Array) -> Array:
+        return values.argmax(axis=-1).astype(jnp.int32)
 
     def policy(state: TrainState) -> experience.Policy:
         share = exploring(state.step)
 
         def explore(key: Key[Array, ""], observations: Array) -> Array:
             explore_key, action_key = jax.random.split(key)
-            best = greedy(state.params, observations)
+            best = decide(values(state.params, observations))
             other = jax.random.randint(action_key, best.shape, 0, actions)
             explores = jax.random.uniform(explore_key, best.shape) < share
             return jnp.where(explores, other, best)
@@ -137,8 +137,8 @@ def dqn(
         targets=lambda params: params,
         policy=policy,
         learn=learn,
-        greedy=greedy,
-        forward=values,
+        decide=decide,
+        acting="values",
         discount=discount,
         n_steps=n_steps,
     )

@@ -157,8 +157,8 @@ def no_dataset(environment: Environment, batch_size: int) -> Dataset:
     except importlib.metadata.PackageNotFoundError:
         version = ""
     return Dataset(
-        train=range(batch_size),
-        evaluation=range(1),
+        train=[{}] * batch_size,
+        evaluation=[{}],
         train_transform=_nothing,
         evaluation_transform=_nothing,
         number_of_classes=environment.number_of_actions or 0,

@@ -47,8 +47,8 @@ class Learner(NamedTuple):
       policy: Maps a state to how the agent explores.
       learn: Maps a state, a batch and a key to the state after an update, with the
         targets moved, and scalar metrics.
-      greedy: Maps parameters and observations to the best actions.
-      forward: Maps parameters and observations to the acting network's outputs.
+      decide: Maps outputs of the acting network to the best actions.
+      acting: Name of the network that acts.
       discount: Of a step.
       n_steps: Steps before a value is bootstrapped.
     """
@@ -57,8 +57,8 @@ class Learner(NamedTuple):
     targets: Callable[[PyTree], PyTree]
     policy: Callable[[TrainState], Policy]
     learn: Callable[[TrainState, Batch, Key[Array, ""]], tuple[TrainState, Metrics]]
-    greedy: Callable[[PyTree, Array], Array]
-    forward: Callable[[PyTree, Array], Array]
+    decide: Callable[[Array], Array]
+    acting: str
     discount: float
     n_steps: int
 
@@ -147,7 +147,8 @@ def off_policy(
             initialise,
             cycle,
             chosen.updates_per_step,
-            learner.greedy,
-            learner.forward,
+            learner.decide,
+            learner.networks,
+            learner.acting,
         ),
     )

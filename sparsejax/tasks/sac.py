@@ -100,8 +100,8 @@ def sac(
         actions, likelihood = _squashed(key, mean, spread)
         return actions.reshape(-1, *environment.action_shape), likelihood
 
-    def greedy(params: PyTree, observations: Array) -> Array:
-        mean, _ = _gaussian(networks.apply(params, "actor", observations))
+    def decide(outputs: Array) -> Array:
+        mean, _ = _gaussian(outputs)
         return jnp.tanh(mean).reshape(-1, *environment.action_shape)
 
     def value(params: PyTree, observations: Array, actions: Array) -> list[Array]:
@@ -139,7 +139,9 @@ def sac(
 
         done = step(state, objective)
         params, optimizer_state = done.state.params, done.state.optimizer_state
-        moved = optax.incremental_update(critics(params), memory.targets, target_rate)
+        moved: Any = optax.incremental_update(
+            critics(params), memory.targets, target_rate
+        )
         targets = critics(sj.apply_masks({**params, **moved}, optimizer_state))
         memory = done.state.model_state._replace(targets=targets)
         judged, entropy = done.outputs
@@ -157,8 +159,8 @@ def sac(
         targets=critics,
         policy=policy,
         learn=learn,
-        greedy=greedy,
-        forward=lambda params, inputs: networks.apply(params, "actor", inputs),
+        decide=decide,
+        acting="actor",
         discount=discount,
         n_steps=n_steps,
     )
