@@ -122,8 +122,8 @@ def method_fields(
         "distribution": "erk",
         "track": True,
         "every": every,
-        "stop": stop or steps * 3 // 4,
-        "start": start or steps // 8,
+        "stop": steps * 3 // 4 if stop is None else stop,
+        "start": steps // 8 if start is None else start,
     }
     begins = signature.parameters.get("start")
     if begins is not None and begins.default is not inspect.Parameter.empty:
