@@ -47,7 +47,8 @@ def brax(
     Args:
       environment: Its name there: ``"inverted_pendulum"``, ``"reacher"``,
         ``"hopper"``, ``"walker2d"``, ``"halfcheetah"``, ``"ant"``, ``"humanoid"``, or
-        another; ``"fast"`` is a point without physics, for tests.
+        another; ``"fast"`` is a point without physics, for tests. (Of brax 0.14.2,
+        ``"swimmer"`` does not run with today's jax.)
       backend: The physics, ``"generalized"``, ``"positional"``, ``"spring"`` or
         ``"mjx"``; None is the environment's own default. Returns of one do not compare
         with those of another.
