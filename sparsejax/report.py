@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sparsejax import pictures, plots
+from sparsejax import pictures, plots, return_plots
 from sparsejax.plot_style import save
 from sparsejax.report_page import page
 from sparsejax.runs import Run, RunError, read_run
@@ -80,6 +80,8 @@ def figures(run: Run) -> dict[str, Any]:
         "mean_average_precision": plots.curve(
             "mean_average_precision", train, evaluation, last_move
         ),
+        "returns": return_plots.returns(train, evaluation),
+        "activity": return_plots.activity(evaluation),
         "detections": pictures.detections(run.samples),
         "cost": plots.cost(*_costs(run)),
         "density": plots.density(topology, sizes),

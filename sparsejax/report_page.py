@@ -17,13 +17,17 @@ _REACHED = {
     "bits_per_byte": "bits per byte of held-out text",
     "accuracy": "evaluation accuracy",
     "average_precision_50": "average precision at 50 % overlap",
+    "episode_return": "mean return of an episode",
 }
 _HEADLINES = {
     "bits_per_byte": "Bits per byte",
     "accuracy": "Accuracy",
     "average_precision_50": "Average precision at 50 %",
     "mean_average_precision": "Average precision",
+    "episode_return": "Episode return",
 }
+# Those that are no fractions, and how they are written.
+_NUMBERS = {"bits_per_byte": ".3f", "episode_return": ",.1f"}
 
 
 def page(run: Run, images: Mapping[str, tuple[bytes, float]]) -> str:
@@ -50,6 +54,8 @@ def page(run: Run, images: Mapping[str, tuple[bytes, float]]) -> str:
             "accuracy",
             "average_precision_50",
             "mean_average_precision",
+            "returns",
+            "activity",
         ),
         "Examples": pictures("detections"),
         "Cost against the dense network": pictures("cost"),
@@ -256,7 +262,7 @@ def _words(name: str) -> str:
 
 
 def _measured(metric: str, value: float) -> str:
-    return f"{value:.3f}" if metric == "bits_per_byte" else _percent(value)
+    return f"{value:{_NUMBERS[metric]}}" if metric in _NUMBERS else _percent(value)
 
 
 def _percent(share: float) -> str:
