@@ -7,8 +7,8 @@ Settings of COCO as torchvision trains its SSDLite at 320; of VOC the paper's, b
 the learning rate, which is ours.
 Cost: scenes, 1,500 steps, 206 s on a 2-core CPU; VOC, 120,000 steps of 32 images, and
 COCO, 406,000 steps of 192 images, on accelerators.
-Expected: scenes, at 90 % sparsity, an average precision of 62.9 % at 50 % overlap
-(seeds 0 and 1: 64.3 and 61.5) and of 41.8 % in the mean over 50 to 95 %, see
+Expected: scenes, at 90 % sparsity, an average precision of 64.1 % at 50 % overlap
+(seeds 0 to 2: 64.3, 61.5 and 66.3) and of 42.5 % in the mean over 50 to 95 %, see
 experiments/sparse_vision; VOC and COCO, not measured (dense, Sandler et al. report an
 average precision on COCO of 22.2 %).
 
