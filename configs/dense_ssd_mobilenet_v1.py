@@ -7,9 +7,9 @@ the paper's, but for the learning rate, which is ours.
 Cost: scenes, 1,500 steps, about 9 minutes on a busy 2-core CPU; VOC, 120,000 steps of
 32 images, and COCO, 406,000 steps of 192 images, on accelerators.
 Expected: scenes, an average precision of 62.2 % at 50 % overlap (seeds 0 to 2: 54.5,
-64.6 and 67.5) and of 39.5 % in the mean over 50 to 95 %, see experiments/sparse_vision; VOC,
-not measured; COCO, an average precision of 22.2 % (Sandler et al., 2018, with their own
-training).
+64.6 and 67.5) and of 39.5 % in the mean over 50 to 95 %, see
+experiments/sparse_vision; VOC, not measured; COCO, an average precision of 22.2 %
+(Sandler et al., 2018, with their own training).
 
   python -m sparsejax.train --config=configs/dense_ssd_mobilenet_v1.py
   python -m sparsejax.train --config=configs/dense_ssd_mobilenet_v1.py:coco

@@ -4,8 +4,8 @@ Paper: Evci et al., 2020, "Rigging the lottery: making all tickets winners".
 Cost: digits, 600 steps of about 0.35 s on a busy 2-core CPU; ImageNet, 32,000 steps of
 4,096 images.
 Expected: digits, 97.8 % of the 360 test images at 90 % sparsity (seeds 0 to 2: 98.6,
-97.8 and 96.9, see experiments/sparse_vision); ImageNet, not measured; dense top-1 of 72.1
-(Evci et al., 2020). The published training of MobileNetV1 gives the stairs of the
+97.8 and 96.9, see experiments/sparse_vision); ImageNet, not measured; dense top-1 of
+72.1 (Evci et al., 2020). The published training of MobileNetV1 gives the stairs of the
 learning rate; what it leaves open (batch, steps, weight decay) is as for ResNet-50.
 
   python -m sparsejax.train --config=configs/rigl_mobilenet_v1.py
