@@ -46,7 +46,7 @@ def returns(train: Rows, evaluation: Rows) -> Any:
                 *zip(*exploring, strict=True),
                 color=plot_style.MUTED,
                 linewidth=1.0,
-                label="while exploring, mean",
+                label="exploring",
             )
         for agent in scores.T:
             axes.plot(steps, agent, color=plot_style.SPARSE, alpha=0.25, linewidth=0.8)
@@ -59,13 +59,11 @@ def returns(train: Rows, evaluation: Rows) -> Any:
         low, high = ([float(getattr(one, end)) for one in found] for end in _ENDS)
         middle = [float(one.estimate) for one in found]
         axes.fill_between(steps, low, high, color=plot_style.SPARSE, alpha=0.15)
-        axes.plot(
-            steps, middle, color=plot_style.SPARSE, linewidth=1.8, label="evaluation"
-        )
+        axes.plot(steps, middle, color=plot_style.SPARSE, linewidth=1.8, label="greedy")
         count = scores.shape[1]
         detail = "of an episode"
         if count > 1:
-            detail = f"IQM of {count} agents, 95 % interval, and each agent"
+            detail = f"IQM of {count} agents, 95 % interval"
         plot_style.titles(axes, f"Episode return {middle[-1]:.4g} at last", detail)
         plot_style.steps_axis(axes)
         plot_style.legend(axes)
