@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -54,12 +55,12 @@ _STYLE = {
 }
 
 
-def save(figure: Any, path: pathlib.Path) -> None:
-    """Writes a figure as PNG."""
+def save(figure: Any, path: pathlib.Path | io.BytesIO) -> None:
+    """Writes a figure as PNG, to a file or into memory."""
     matplotlib = require("matplotlib", extra="train")
     # Fonts are looked up when the figure is drawn.
     with matplotlib.rc_context(_STYLE):
-        figure.savefig(path, dpi=_DOTS_PER_INCH)
+        figure.savefig(path, format="png", dpi=_DOTS_PER_INCH)
 
 
 def short(value: float) -> str:

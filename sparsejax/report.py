@@ -1,6 +1,8 @@
 """The report of a run: `plots/*.png` and one self-contained `report.html`.
 
 python -m sparsejax.report WORKDIR
+
+Of a sweep, a folder of runs: `results.csv` and one self-contained `sweep.html`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from sparsejax import pictures, plots, return_plots
 from sparsejax.plot_style import save
 from sparsejax.report_page import page
 from sparsejax.runs import Run, RunError, read_run
+from sparsejax.sweeps.report import write_sweep_report
+from sparsejax.sweeps.results import is_sweep
 
 __all__ = ["figures", "main", "write_report"]
 
@@ -104,11 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m sparsejax.report",
-        description="Draws the plots of a run and writes its report.html.",
+        description="Draws the plots of a run and writes its report.html; of a sweep, "
+        "results.csv and sweep.html.",
     )
-    parser.add_argument("workdir", help="the run directory")
+    parser.add_argument("workdir", help="a run directory, or the folder of a sweep")
+    folder = pathlib.Path(parser.parse_args(arguments).workdir)
+    write = write_sweep_report if is_sweep(folder) else write_report
     try:
-        print(write_report(parser.parse_args(arguments).workdir))
+        print(write(folder))
     except (RunError, ImportError, OSError) as error:
         print(f"sparsejax.report: {error}", file=sys.stderr)
         return 2

@@ -31,6 +31,7 @@ FOLDERS = {
     "hugging_face": 4,
     "tasks": 5,
     "recipes": 6,
+    "sweeps": 6,
 }
 
 FILES = {
