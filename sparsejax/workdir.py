@@ -44,6 +44,29 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
+def in_use(workdir: pathlib.Path) -> bool:
+    """Whether a process runs in a run directory at this moment.
+
+    Args:
+      workdir: The run directory; it need not exist.
+
+    Returns:
+      Whether `locked` would refuse it.
+
+    Example:
+      >>> in_use(pathlib.Path("no/such/run"))
+      False
+    """
+    try:
+        with open(workdir / ".lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Writes ``config.json``, or makes sure that it says the same.
 

@@ -15,7 +15,13 @@ from sparsejax.models.transformer import transformer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/methods.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/methods.md",
+    "docs/sweeps.md",
+)
 
 
 def blocks(language, text=README):
