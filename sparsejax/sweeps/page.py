@@ -200,7 +200,10 @@ def _tests(tests: Sequence[Tested], metric: str) -> str:
     if not tests:
         return ""
     heads = [_head("at", "text"), _head("first", "text"), _head("second", "text")]
-    heads += map(_head, ("difference", "seeds", "paired t", "sign flip", "Holm"))
+    unit = " in points" if "%" in _number(0.0, metric) else ""
+    heads += map(
+        _head, (f"difference{unit}", "seeds", "paired t", "t, Holm", "sign flip")
+    )
     rows = []
     for test in tests:
         mean, low, high = test.comparison.difference
@@ -212,17 +215,17 @@ def _tests(tests: Sequence[Tested], metric: str) -> str:
             _cell(f"{_signed(mean, metric)} <small>{interval}</small>", mean),
             _cell(str(test.comparison.count), test.comparison.count),
         ]
-        for p in (test.comparison.paired_t, test.comparison.sign_flip, test.corrected):
+        for p in (test.comparison.paired_t, test.corrected, test.comparison.sign_flip):
             known = not math.isnan(p)
             cells.append(_cell(_probability(p) if known else "", p if known else None))
         rows.append(f"<tr>{''.join(cells)}</tr>")
     least = min(test.comparison.count for test in tests)
     note = (
         "First less second, by pairs of runs with the same seed, and its 95 % "
-        "bootstrap interval. p-values are two-sided: of the paired t-test, of the "
-        "exact permutation test over signs, and that one corrected for all tests of "
-        f"this table by Holm's method. With {least} seeds the sign test cannot fall "
-        f"below {2 / 2**least:.2g}."
+        "bootstrap interval. p-values are two-sided: of the paired t-test, the same "
+        "corrected for all tests of this table by Holm's method, and of the exact "
+        "permutation test over signs, which needs no normal distribution; with "
+        f"{least} seeds that cannot fall below {2 / 2**least:.2g}."
     )
     return f"<div class='scroll'>{_table(heads, rows)}</div><p class='note'>{note}</p>"
 
@@ -284,7 +287,9 @@ def _number(value: float, metric: str) -> str:
 
 
 def _signed(value: float, metric: str) -> str:
-    return ("+" if value >= 0 else "\N{MINUS SIGN}") + _number(abs(value), metric)
+    # Of shares, percentage points.
+    written = _number(abs(value), metric).replace(" %", "")
+    return ("+" if value >= 0 else "\N{MINUS SIGN}") + written
 
 
 def _probability(value: float) -> str:

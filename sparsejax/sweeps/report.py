@@ -82,7 +82,7 @@ def comparisons(results: Sequence[Result], chosen: str) -> list[Tested]:
             if len(seeds) > 1:
                 tested = compare([a[s] for s in seeds], [b[s] for s in seeds])
                 found.append((panel, first, second, tested))
-    corrected = holm([tested.sign_flip for _, _, _, tested in found])
+    corrected = holm([tested.paired_t for _, _, _, tested in found])
     return [
         Tested(panel, first, second, tested, p)
         for (panel, first, second, tested), p in zip(found, corrected, strict=True)
