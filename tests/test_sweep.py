@@ -30,6 +30,7 @@ SMALL = [
         ([*SMALL, "--wrkers=2"], "--wrkers=2: unknown argument (did you mean --worker"),
         ([*SMALL, "--workers=0"], "--workers: '0': give a whole number >= 1"),
         ([*SMALL, "--time=soon"], "--time: 'soon': give minutes"),
+        ([*SMALL, "--time=0:02:00"], "--time=2: give at least 5 minutes"),
         ([*SMALL, "--partition=gpu"], "--partition is for --launcher=slurm"),
         ([*SMALL, "--launcher=debug", "--workers=2"], "--workers: --launcher=debug"),
         ([*SMALL, "--vary", "seed=0,x"], "--vary seed=x: config.seed"),

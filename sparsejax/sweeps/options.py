@@ -74,6 +74,11 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"--launcher={options.launcher}: use one of {', '.join(_LAUNCHERS)}."
         )
+    if options.time is not None and options.time < 5:
+        raise ConfigError(
+            f"--time={options.time}: give at least 5 minutes; a run is asked to save "
+            "two minutes before its time is over."
+        )
     if options.launcher == "slurm":
         return
     for flag in ("partition", "constraint", "cpus", "memory", "slurm", "detach"):
