@@ -102,10 +102,11 @@ def dqn(
         share = exploring(state.step)
 
         def explore(key: Key[Array, ""], observations: Array) -> Array:
-            explore_key, action_key = jax.random.split(key)
+            # One draw for both: drawing is much of what a step of a small agent takes.
+            chance, choice = jax.random.uniform(key, (2, observations.shape[0]))
             best = decide(values(state.params, observations))
-            other = jax.random.randint(action_key, best.shape, 0, actions)
-            explores = jax.random.uniform(explore_key, best.shape) < share
+            other = (choice * actions).astype(jnp.int32)
+            explores = chance < share
             return jnp.where(explores, other, best)
 
         return explore
