@@ -21,7 +21,8 @@ class Transition(NamedTuple):
 
     Attributes:
       observation: What was acted on.
-      action: What was done: a number, or a vector in [-1, 1].
+      action: What was done: a number, or a vector in [-1, 1], maybe before it is
+        clipped to that.
       reward: For it.
       next_observation: What it led to, also at an episode's end.
       terminated: Nothing follows.

@@ -221,7 +221,7 @@ def _check_multiples(config: Mapping[str, Any], per_call: int, per_cycle: int) -
     if per_call % per_cycle:
         raise ConfigError(
             f"config.updates_per_call = {per_call}: give a multiple of "
-            f"{per_cycle}, the updates that follow a step of the environments."
+            f"{per_cycle}, the updates that follow upon acting once."
         )
     for name in ("steps", "log_every", "evaluate_every", "checkpoint_every"):
         if config[name] % per_call:

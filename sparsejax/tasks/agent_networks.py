@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Num, PyTree
 
 import sparsejax as sj
@@ -58,7 +59,7 @@ def agent_networks(
     parts: Mapping[str, Part],
     *,
     inner: optax.GradientTransformation,
-    scalars: Mapping[str, float] | None = None,
+    dense: Mapping[str, ArrayLike] | None = None,
 ) -> AgentNetworks:
     """Builds the networks that a config describes.
 
@@ -72,7 +73,7 @@ def agent_networks(
       config: The config.
       parts: Name to part.
       inner: The optimizer of every part.
-      scalars: Further parameters to train, and what they begin with; always dense.
+      dense: Further parameters to train, and what they begin with; no method has them.
 
     Returns:
       The networks.
@@ -124,28 +125,28 @@ def agent_networks(
 
     sparsities: dict[str, Any] = {}
     sparsities.update(_split_budget(config, parts, shapes, method))
-    scalars = dict(scalars or {})
+    further = dict(dense or {})
     transformation = per_part(
-        {name: method(name, 0) for name in parts} | dict.fromkeys(scalars, inner)
+        {name: method(name, 0) for name in parts} | dict.fromkeys(further, inner)
     )
 
     def initialise(key: Key[Array, ""]) -> tuple[PyTree, optax.OptState]:
         params: dict[str, Any] = {}
         states: dict[str, Any] = {}
-        hidden = dict.fromkeys([*parts, *scalars], optax.MaskedNode())
+        hidden = dict.fromkeys([*parts, *further], optax.MaskedNode())
         for index, (name, part) in enumerate(parts.items()):
             keys = jax.random.split(jax.random.fold_in(key, index), 3)
-            dense = sparse_network.split(_model(config, part, keys[0]))[1]
+            whole = sparse_network.split(_model(config, part, keys[0]))[1]
             sparse, states[name] = sparse_network.sparse_start(
                 lambda name=name, key=keys[1], **given: method(name, key, **given),
-                hidden | {name: dense},
+                hidden | {name: whole},
                 key=keys[2],
                 initialization=scaling,
                 layout=None,
             )
             params[name] = sparse[name]
-        for name, value in scalars.items():
-            params[name] = jnp.float32(value)
+        for name, value in further.items():
+            params[name] = jnp.asarray(value, jnp.float32)
             states[name] = inner.init(hidden | {name: params[name]})
         return params, states
 

@@ -79,7 +79,7 @@ def dqn(
     if actions is None:
         raise ConfigError(
             f"config.data.name = {chosen.name!r} takes vectors as actions; DQN needs "
-            "numbered ones: use config.task.name = 'sac'."
+            "numbered ones: use config.task.name = 'sac' or 'ppo'."
         )
     learning_rate = optimization.learning_rate_schedule(config)
     networks = agent_networks(

@@ -78,7 +78,7 @@ def sac(
     if environment.number_of_actions is not None:
         raise ConfigError(
             f"config.data.name = {chosen.name!r} has numbered actions; SAC needs "
-            "vectors: use config.task.name = 'dqn'."
+            "vectors: use config.task.name = 'dqn' or 'ppo'."
         )
     seen, size = environment.observation_shape, int(np.prod(environment.action_shape))
     width = int(np.prod(seen)) + size
@@ -89,7 +89,7 @@ def sac(
         {"actor": Part("actor", seen, 2 * size)}
         | {critic: Part("critic", (width,), 1) for critic in _CRITICS},
         inner=optimization.optimizer(config, learning_rate),
-        scalars={"log_temperature": float(np.log(initial_temperature))},
+        dense={"log_temperature": float(np.log(initial_temperature))},
     )
     step = stepping.stepping(networks.transformation, None)
 

@@ -23,9 +23,9 @@ def config(**changes):
     }
 
 
-def networks(given, inner=None, **scalars):
+def networks(given, inner=None, **dense):
     inner = inner or optax.adam(1e-2)
-    return agent_networks(given, PARTS, inner=inner, scalars=scalars)
+    return agent_networks(given, PARTS, inner=inner, dense=dense)
 
 
 def zeros(state):
