@@ -16,6 +16,7 @@ NAMES = configuration.available()
 # Of the networks that train on more than the embedded digits.
 ARGUMENTS = {
     "resnet50": ("digits", "imagenet", "imagenet_5x"),
+    "ppo_cartpole": ("cartpole",),
     "ssd_mobilenet_v1": ("scenes", "voc", "coco"),
     "mobilenet_v1": ("digits", "imagenet"),
     "wide_resnet": ("digits", "cifar10"),

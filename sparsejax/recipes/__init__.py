@@ -3,6 +3,7 @@
 from sparsejax.recipes.agents import (
     dqn_breakout,
     dqn_cartpole,
+    ppo_cartpole,
     sac_ant,
     sac_halfcheetah,
     sac_pendulum,
@@ -22,6 +23,7 @@ __all__ = [
     "grid",
     "mlp",
     "mobilenet_v1",
+    "ppo_cartpole",
     "resnet50",
     "sac_ant",
     "sac_halfcheetah",
