@@ -19,8 +19,13 @@ TEXT = {
 
 
 def runs():
-    """Every config with each argument that changes more than the length."""
+    """Every config with each argument that changes more than the length.
+
+    Those of agents are in test_agent_runs.
+    """
     for name in configuration.available():
+        if configuration.load(name).get("updates_per_call"):
+            continue
         network = next((n for n in ARGUMENTS if name.endswith(n)), None)
         for argument in ARGUMENTS.get(network, (None,)):
             if argument != "imagenet_5x":

@@ -22,6 +22,11 @@ ARGUMENTS = {
     "wide_resnet": ("digits", "cifar10"),
     "transformer": ("python", "lm1b", "c4"),
     "transformer_classifier": ("python",),
+    "dqn_cartpole": ("cartpole",),
+    "dqn_breakout": ("breakout",),
+    "sac_pendulum": ("pendulum",),
+    "sac_halfcheetah": ("halfcheetah",),
+    "sac_ant": ("ant",),
 }
 
 
@@ -42,6 +47,12 @@ def test_all_that_were_promised_are_there():
             "dense_finetuned",
             "static_pruned",
         ),
+        "dqn_cartpole": methods,
+        "dqn_breakout": methods,
+        "sac_pendulum": methods,
+        "sac_halfcheetah": methods,
+        "sac_ant": methods,
+        "ppo_cartpole": ("dense", "rigl"),
     }
     expected = {
         f"{method}_{network}" for network in networks for method in networks[network]
