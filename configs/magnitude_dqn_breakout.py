@@ -4,8 +4,11 @@ Eight seeds are trained side by side, in one program.
 
 Paper: Graesser et al., 2022, "The state of sparse training in deep reinforcement
   learning": its methods and schedules. LayerNorm is ours.
-Cost: @COST@
-Expected: @EXP@
+Cost: 37,500 updates of eight agents, 300,000 frames each; 4 to 12 min on a busy 2-core
+CPU.
+Expected: a return of 8.8 at 95 % sparsity: the interquartile mean over
+eight agents in the last tenth of the evaluations, 95 % interval 7.7 to 10.0,
+see experiments/sparse_rl.
 
   python -m sparsejax.train --config=configs/magnitude_dqn_breakout.py
   python -m sparsejax.train --config=magnitude_dqn_breakout --config.seeds=3

@@ -4,8 +4,8 @@ Eight seeds are trained side by side, in one program.
 
 Paper: Graesser et al., 2022, "The state of sparse training in deep reinforcement
   learning": its methods and schedules. LayerNorm is ours.
-Cost: @COST@
-Expected: @EXP@
+Cost: 1,000,000 updates of eight agents: for a GPU; a CPU does for a smoke test.
+Expected: not measured.
 
   python -m sparsejax.train --config=configs/static_sac_halfcheetah.py
   python -m sparsejax.train --config=static_sac_halfcheetah --config.seeds=3

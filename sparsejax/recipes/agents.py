@@ -32,7 +32,7 @@ def dqn_cartpole(method: str, argument: str | None = None) -> ConfigDict:
     check_argument(f"{method}_dqn_cartpole", argument, ("cartpole",))
     steps = FieldReference(20_000)
     config = _agent(steps, seeds=5)
-    config.task = _dqn(target_every=50, exploration=0.25)
+    config.task = _dqn(n_steps=5, target_every=50, exploration=0.25)
     config.model = {"name": "mlp", "hidden": (256, 256), "layer_norm": True}
     # All that it ever sees: one who only remembers balancing forgets falling. And the
     # scale is about what the pole may do; statistics of a balanced one drift to 0.
@@ -72,7 +72,7 @@ def dqn_breakout(method: str, argument: str | None = None) -> ConfigDict:
     check_argument(f"{method}_dqn_breakout", argument, ("breakout",))
     steps = FieldReference(37_500)
     config = _agent(steps, seeds=8)
-    config.task = _dqn(target_every=200, exploration=0.1)
+    config.task = _dqn(n_steps=1, target_every=200, exploration=0.1)
     config.model = {"name": "mlp", "hidden": (128, 128), "layer_norm": True}
     config.data = _experience(
         "gymnax:Breakout-MinAtar",
@@ -272,12 +272,12 @@ def _two_roles(config: ConfigDict) -> None:
     config.actor_share = placeholder(float)
 
 
-def _dqn(*, target_every: int, exploration: float) -> dict[str, Any]:
+def _dqn(*, n_steps: int, target_every: int, exploration: float) -> dict[str, Any]:
     return {
         "name": "dqn",
         "discount": 0.99,
         "double": True,
-        "n_steps": 1,
+        "n_steps": n_steps,
         "target_every": target_every,
         "epsilon": 0.05,
         "exploration": exploration,
