@@ -19,6 +19,7 @@ def study(monkeypatch, data_dir):
     return type("Study", (), {**names, "training": training})
 
 
+@pytest.mark.slow
 def test_command_trains_stores_and_goes_on(study, tmp_path, capsys, monkeypatch):
     # In this process: what a process costs is measured, not tested.
     monkeypatch.setattr(study.main, "_alone", study.training.train)

@@ -54,6 +54,7 @@ def test_learns_with_exact_counts(name, capsys):
     assert variables["__doc__"].startswith("RigL in ")
 
 
+@pytest.mark.slow
 def test_data_efficient_training_drops_what_is_never_forgotten(capsys):
     variables = runpy.run_path(str(FOLDER / "data_efficient_mest.py"))
     printed = capsys.readouterr().out
@@ -75,6 +76,7 @@ def test_a_transformer_with_two_of_four_weights_runs_compressed(capsys):
         assert float(block.down.weight.density) == 0.5
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_the_kept_blocks_alone(capsys):
     variables = runpy.run_path(str(FOLDER / "block_sparse_training.py"))
     printed = capsys.readouterr().out

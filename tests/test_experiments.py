@@ -69,6 +69,7 @@ def test_command_trains_stores_and_goes_on(study, tmp_path, capsys, monkeypatch)
     assert study.records.read(tmp_path / "results.csv", study.results.Row)[:4] == rows
 
 
+@pytest.mark.slow
 def test_seed_is_the_run_of_the_command_line(study):
     """Replica ``i`` is what ``sparsejax.train --config.seed=i`` trains."""
     config = study.settings.configure("set", 0.95, 40)

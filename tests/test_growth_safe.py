@@ -46,6 +46,7 @@ def test_command_stores_and_goes_on(study, tmp_path, monkeypatch):
     assert [seeds for _, _, seeds in trained] == [[0, 1]] * 3 + [[2]] * 3
 
 
+@pytest.mark.slow
 def test_a_cell_trains(study):
     cell = study.settings.Cell("rigl", 0.98, 5, "warm-up", 0.003, 20)
     outcomes = study.main.train(study.settings.configure(cell), [0, 1])

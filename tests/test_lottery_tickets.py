@@ -42,6 +42,7 @@ def stored(folder):
     return found
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_ends_in_the_same_bits(study, tmp_path, monkeypatch):
     whole, parts = (["--output", str(tmp_path / name)] for name in ("whole", "parts"))
     study.main.main([*SMALL, "--rounds", "2", *whole])

@@ -189,7 +189,7 @@ def _side_by_side(
     several = (
         not given
         and all("seeds" not in one for one, _ in combinations)
-        and all("seeds" in configuration.load(config) for config in chosen)
+        and all(map(_trains_several, chosen))
     )
     for one, origin in combinations:
         seeds = by_setting.get(json.dumps({**one, "seed": None}, default=str), [])
@@ -198,6 +198,14 @@ def _side_by_side(
             yield one, origin
         elif int(one["seed"]) == seeds[0]:
             yield {**one, "seeds": count}, origin
+
+
+def _trains_several(config: str) -> bool:
+    """Whether a config trains several seeds as one program."""
+    try:
+        return "seeds" in configuration.load(config)
+    except ConfigError:
+        return False  # what is wrong with it comes up, and is named, with its run
 
 
 def _trial(

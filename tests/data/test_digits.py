@@ -115,6 +115,7 @@ def test_environment_variable_names_the_directory(tmp_path, monkeypatch):
     assert prepared_files(tmp_path) == ["1.0.0"]
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path):
     script = textwrap.dedent(f"""
         import sys, time

@@ -37,6 +37,7 @@ def test_without_a_gpu_no_number_is_invented(bench_gpu, monkeypatch, tmp_path, c
     )
 
 
+@pytest.mark.slow
 def test_rows_of_a_measurement(bench_gpu, monkeypatch):
     monkeypatch.setattr(rotating, "MOST", 2)
     shape = (256, 128)

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import optax
+import pytest
 
 import sparsejax as sj
 
@@ -31,6 +32,7 @@ def test_small_layers_give_and_large_ones_receive():
     assert bool(masks["large"][0, 2:4].all())
 
 
+@pytest.mark.slow
 def test_new_places_are_random_and_the_total_stays():
     params = {"kernel": jnp.ones((20, 10))}
     found = []

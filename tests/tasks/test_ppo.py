@@ -71,6 +71,7 @@ def test_values_end_where_the_world_does_and_not_at_a_time_limit(
     sj.verify(state.params, state.optimizer_state)
 
 
+@pytest.mark.slow
 def test_a_gaussian_finds_the_best_action_and_narrows():
     given = config("aim:aim", batch_size=64)
     given.task.update({"initial_deviation": 0.5})
