@@ -4,8 +4,8 @@ Five seeds are trained side by side, in one program.
 
 Paper: Graesser et al., 2022, "The state of sparse training in deep reinforcement
   learning": its methods and schedules. LayerNorm is ours.
-Cost: 20,000 updates of five agents, 81,000 frames each; about 2 min on a
-2-core CPU.
+Cost: 20,000 updates of five agents, 81,000 frames each; RigL takes about
+2 min on a 2-core CPU.
 Expected: not measured.
 
   python -m sparsejax.train --config=configs/magnitude_dqn_cartpole.py
