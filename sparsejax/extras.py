@@ -5,6 +5,10 @@ import sys
 import types
 
 
+class MissingExtraError(ImportError):
+    """A module that an extra of this package brings is not installed; one line."""
+
+
 def require(module: str, *, extra: str) -> types.ModuleType:
     """Imports a module that the base install does not bring.
 
@@ -16,9 +20,9 @@ def require(module: str, *, extra: str) -> types.ModuleType:
       The imported module.
 
     Raises:
-      ImportError: If it is not installed; the message has the command that installs
-        it. A module that is installed, but itself fails to import, raises its own
-        error.
+      MissingExtraError: If it is not installed; the message has the command that
+        installs it. A module that is installed, but itself fails to import, raises its
+        own error.
 
     Example:
       >>> require("math", extra="train").__name__
@@ -29,7 +33,7 @@ def require(module: str, *, extra: str) -> types.ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
-        raise ImportError(
+        raise MissingExtraError(
             f"{module!r} is not installed, and this part of sparsejax needs it: "
             f'pip install "sparsejax[{extra}]"'
         ) from error

@@ -49,10 +49,11 @@ from absl import logging
 from flax import nnx
 
 import sparsejax as sj
-from sparsejax.building import ConfigError, build
+from sparsejax.building import ConfigError, build, plain
 from sparsejax.decoding import stream
 from sparsejax.models.compression import compressed
 from sparsejax.models.transformer import Transformer
+from sparsejax.programs import Parser, failed
 from sparsejax.python_lines import accepted
 from sparsejax.restoring import Restored, restored
 from sparsejax.runs import RunError
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(_parsed(arguments))
     except (ConfigError, RunError) as error:
-        return _failed(MISUSED, error)
+        return failed("sparsejax.generate", MISUSED, error)
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return INTERRUPTED
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        return _failed(FILE_ERROR, error)
+        return failed("sparsejax.generate", FILE_ERROR, error)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -176,7 +177,7 @@ def _model(run: Restored, compress: bool) -> Transformer:
     config: Any = run.config
     if dataset.tokenizer is None or config.task != "language_model":
         raise ConfigError(
-            f"config.task = {config.task!r}: text is written by runs of "
+            f"config.task = {plain(config.task)!r}: text is written by runs of "
             "'language_model', such as those of rigl_transformer."
         )
 
@@ -244,11 +245,7 @@ def _held_out(dataset: Any) -> tuple[int, int]:
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    class Parser(argparse.ArgumentParser):
-        def error(self, message):
-            raise ConfigError(f"{message}; see --help")
-
-    parser = Parser(add_help=False, allow_abbrev=False)
+    parser = Parser()
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--prompt", default="")
     parser.add_argument("--tokens", type=int, default=400)
@@ -266,11 +263,6 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _failed(code: int, error: Exception) -> int:
-    print(f"sparsejax.generate: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ could not be read or written; 130 interrupted by Ctrl-C.
 
 import sys
 
-from sparsejax.extras import require_for_program
+from sparsejax.extras import MissingExtraError, require_for_program
 
 require_for_program(
     "sparsejax.play",
@@ -46,6 +46,7 @@ from jaxtyping import Array, Key
 
 from sparsejax.building import ConfigError
 from sparsejax.nn import compress, save
+from sparsejax.programs import Parser, failed
 from sparsejax.restoring import restored
 from sparsejax.runs import RunError
 from sparsejax.tasks.base import Policy
@@ -70,13 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tfds.disable_progress_bar()
     try:
         return run(_parsed(arguments))
-    except (ConfigError, RunError, ImportError) as error:
-        return _failed(MISUSED, error)
+    except (ConfigError, RunError, MissingExtraError) as error:
+        return failed("sparsejax.play", MISUSED, error)
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        return _failed(FILE_ERROR, error)
+        return failed("sparsejax.play", FILE_ERROR, error)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -195,11 +196,7 @@ def player(
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    class Parser(argparse.ArgumentParser):
-        def error(self, message):
-            raise ConfigError(f"{message}; see --help")
-
-    parser = Parser(add_help=False, allow_abbrev=False)
+    parser = Parser()
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--episodes", type=int, default=5)
     parser.add_argument("--agent", type=int, default=0)
@@ -214,11 +211,6 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
             f"--observation-noise={options.observation_noise}: use at least 1, 0 and 0."
         )
     return options
-
-
-def _failed(code: int, error: Exception) -> int:
-    print(f"sparsejax.play: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

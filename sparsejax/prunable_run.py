@@ -62,9 +62,14 @@ def from_run(
       which training, `generate` and all else that reads runs goes on.
 
     Raises:
-      ValueError: the task's examples have neither tokens nor an image, or the text is
-        shorter than a row.
+      ValueError: the run is that of agents, the task's examples have neither tokens
+        nor an image, or the text is shorter than a row.
     """
+    if run.task.policy is not None:
+        raise ValueError(
+            "the run is that of agents, which have no data to calibrate by; prune them "
+            "as they learn, such as by magnitude_dqn_cartpole."
+        )
     trained = run.state.average
     if trained is None:
         trained = run.state._replace(

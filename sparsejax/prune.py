@@ -74,6 +74,7 @@ from sparsejax.building import ConfigError, build
 from sparsejax.checkpoint import CheckpointError
 from sparsejax.hugging_face.text import read_pieces, windows
 from sparsejax.layers import Layer, by_name, choose_layers, leaves_with_paths
+from sparsejax.programs import failed
 from sparsejax.progress import Progress, progress
 from sparsejax.prunable import Prunable, from_checkpoint, implied_sparsity
 from sparsejax.prunable_run import from_run
@@ -110,13 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit:
         return MISUSED
     except (CheckpointError, OSError) as error:
-        return _failed(FILE_ERROR, error)
+        return failed("sparsejax.prune", FILE_ERROR, error)
     except NotFiniteError as error:
-        return _failed(NOT_FINITE, error)
+        return failed("sparsejax.prune", NOT_FINITE, error)
     except (ConfigError, ValueError) as error:
-        return _failed(MISUSED, error)
+        return failed("sparsejax.prune", MISUSED, error)
     except KeyboardInterrupt:
-        return _failed(MISUSED, "interrupted; nothing was written.")
+        return failed("sparsejax.prune", MISUSED, "interrupted; nothing was written.")
 
 
 def run(command: argparse.Namespace, text: str = "") -> int:
@@ -360,11 +361,6 @@ def _check_finite(params: PyTree, masks: PyTree) -> None:
 
 def _text(metrics: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-
-
-def _failed(code: int, error: Exception | str) -> int:
-    print(f"sparsejax.prune: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

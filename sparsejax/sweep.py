@@ -74,6 +74,7 @@ from absl import flags, logging
 
 from sparsejax import configuration, interruption, workdir
 from sparsejax.building import ConfigError
+from sparsejax.programs import failed
 from sparsejax.runs import RunError
 from sparsejax.sweeps import options, plan
 from sparsejax.sweeps.launchers import Launcher
@@ -105,9 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(*options.parse(arguments))
     except (ConfigError, ImportError) as error:
-        return _failed(MISUSED, error)
+        return failed("sparsejax.sweep", MISUSED, error)
     except OSError as error:
-        return _failed(
+        return failed(
+            "sparsejax.sweep",
             FILE_ERROR,
             f"a file could not be read or written: {error}; free some space or check "
             "the path, and run the same command again to go on.",
@@ -197,12 +199,6 @@ def _watch(
             said = watched.standing.message or "scancel"
             shown.message(f"{watched.state}: {watched.folder}: {said}")
     return FINISHED if sweep.count("finished") == len(sweep.runs) else FAILED
-
-
-def _failed(code: int, error: Exception | str) -> int:
-    text = " ".join(str(error).split())
-    print(f"sparsejax.sweep: {text}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

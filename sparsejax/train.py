@@ -29,7 +29,7 @@ Exit codes:
 
 import sys
 
-from sparsejax.extras import require_for_program
+from sparsejax.extras import MissingExtraError, require_for_program
 
 require_for_program(
     "sparsejax.train",
@@ -57,6 +57,7 @@ from sparsejax.data.pipeline import evaluation_batches, train_iterator
 from sparsejax.energy import Energy, find_meters
 from sparsejax.health import DivergedError, check, health
 from sparsejax.metrics import MetricsWriter
+from sparsejax.programs import failed
 from sparsejax.progress import progress
 from sparsejax.report import write_report
 from sparsejax.summary_file import collect
@@ -90,16 +91,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.set_verbosity(logging.FATAL)
     try:
         return run(configuration.parse(arguments))
-    except ConfigError as error:
-        return _failed(MISUSED, error)
+    except (ConfigError, MissingExtraError) as error:
+        return failed("sparsejax.train", MISUSED, error)
     except DivergedError as error:
-        return _failed(DIVERGED, error)
+        return failed("sparsejax.train", DIVERGED, error)
     except NotSparseError as error:
-        return _failed(NOT_SPARSE, error)
+        return failed("sparsejax.train", NOT_SPARSE, error)
     except CheckpointError as error:
-        return _failed(FILE_ERROR, error)
+        return failed("sparsejax.train", FILE_ERROR, error)
     except OSError as error:
-        return _failed(
+        return failed(
+            "sparsejax.train",
             FILE_ERROR,
             f"a file could not be read or written: {error}; free some space or check "
             "the path, and run the same command again to go on.",
@@ -379,12 +381,6 @@ def _text(row: dict[str, float]) -> str:
         "episode_return",
     )
     return "  ".join(f"{name} {row[name]:.4f}" for name in shown if name in row)
-
-
-def _failed(code: int, error: Exception | str) -> int:
-    text = " ".join(str(error).split())
-    print(f"sparsejax.train: {text}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 
 import pytest
 from test_train import final_arrays, rows
@@ -104,6 +105,14 @@ def test_an_interrupted_run_goes_on_bitwise(finished, tmp_path, monkeypatch):
     assert train.main(command(folder)) == train.FINISHED
     assert rows(folder) == rows(finished)
     assert final_arrays(folder, 200) == final_arrays(finished, 200)
+
+
+def test_an_environment_that_is_not_installed_is_one_line(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "gymnax", None)
+    assert train.main(command(tmp_path / "run")) == train.MISUSED
+    assert 'pip install "sparsejax[rl]"' in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -45,6 +45,6 @@ def test_packages_say_which_extra_they_need(package, dependency):
     command = [sys.executable, "-c", script]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError")
+    assert last.startswith("sparsejax.extras.MissingExtraError")
     assert f"'{dependency}' is not installed" in last
     assert 'pip install "sparsejax[train]"' in last

@@ -37,6 +37,7 @@ from sparsejax import configuration, validation
 from sparsejax.building import ConfigError
 from sparsejax.cost_table import print_cost
 from sparsejax.expected_cost import expected_cost
+from sparsejax.programs import failed
 
 DONE, MISUSED, FILE_ERROR = 0, 2, 74
 
@@ -79,19 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
             flags.json.write_text(json.dumps(report, indent=2) + "\n")
     except ConfigError as error:
-        return _failed(MISUSED, error)
+        return failed("sparsejax.cost", MISUSED, error)
     except OSError as error:
-        return _failed(FILE_ERROR, error)
+        return failed("sparsejax.cost", FILE_ERROR, error)
     return DONE
 
 
 def _text(arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", "sparsejax.cost", *arguments])
-
-
-def _failed(code: int, error: Exception) -> int:
-    print(f"sparsejax.cost: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -117,15 +117,17 @@ def agent_task(config: Mapping[str, Any], agent: Agent) -> Task:
 
     def evaluate(state: TrainState) -> dict[str, Float[Array, "..."]]:
         memory, params = state.model_state, shown(state)
-        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
+        play_key, watch_key = jax.random.split(experience.role_key(state, "evaluate"))
 
         def policy(key: Key[Array, ""], observations: Array) -> Array:
             del key
             return greedy(params, experience.observed(memory, observations))
 
-        returns, lengths = experience.episodes(key, agent.environment, policy, count)
+        returns, lengths = experience.episodes(
+            play_key, agent.environment, policy, count
+        )
         found = {"returns": returns, "lengths": lengths}
-        return found | activity(jax.random.fold_in(key, 1), memory, params)
+        return found | activity(watch_key, memory, params)
 
     def activity(
         key: Key[Array, ""], memory: experience.Memory, params: PyTree

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import numbers
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from sparsejax.reinforcement.normalization import (
     unseen,
 )
 from sparsejax.reinforcement.replay import Transition
+from sparsejax.tasks.base import TrainState
 
 __all__ = [
     "Memory",
@@ -34,11 +35,28 @@ __all__ = [
     "no_dataset",
     "observed",
     "random_actions",
+    "role_key",
     "settings",
 ]
 
 Policy = Callable[[Key[Array, ""], Array], Array]
 """Maps a key and normalised observations to actions, as they are stored."""
+
+
+def role_key(
+    state: TrainState, role: Literal["act", "learn", "evaluate"]
+) -> Key[Array, ""]:
+    """The key of a step for one purpose; no other purpose or step has the same.
+
+    Args:
+      state: Whose key and step it follows from.
+      role: What is drawn.
+
+    Returns:
+      The key.
+    """
+    number = ("act", "learn", "evaluate").index(role)
+    return jax.random.fold_in(jax.random.fold_in(state.key, number), state.step)
 
 
 class Settings(NamedTuple):

@@ -116,7 +116,7 @@ def off_policy(
         return memory._replace(replay=buffer.add(memory.replay, transitions))
 
     def cycle(state: TrainState) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
+        key = experience.role_key(state, "act")
         policy = learner.policy(state)
         memory = remember(key, state.model_state, policy, chosen.steps_per_update)
         state = state._replace(model_state=memory)
@@ -127,7 +127,7 @@ def off_policy(
 
     def update(state: TrainState) -> tuple[TrainState, Metrics]:
         memory = state.model_state
-        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 2)
+        key = experience.role_key(state, "learn")
         sample_key, learn_key = jax.random.split(key)
         sequence = buffer.sample(memory.replay, sample_key).experience
         found = outcome(sequence, learner.discount)

@@ -150,8 +150,8 @@ def on_policy(
         )
 
     def cycle(state: TrainState) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
-        act_key, order_key = jax.random.split(key)
+        act_key = experience.role_key(state, "act")
+        order_key = experience.role_key(state, "learn")
         state, transitions = rollout(state, act_key)
         batch = judged(state, transitions)
 
