@@ -17,6 +17,8 @@ from sparsejax.building import ConfigError
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 
+_PROCESSES = ("coordinator_address", "num_processes", "process_id")
+
 
 @dataclasses.dataclass(frozen=True)
 class Command:
@@ -27,12 +29,18 @@ class Command:
       name: The config's name with its argument, such as ``rigl_resnet50-imagenet``.
       workdir: The run directory.
       text: The command line, to run it again.
+      coordinator_address: Where the first of several processes is, if given.
+      num_processes: How many there are, if given.
+      process_id: Which of them this is, if given.
     """
 
     config: Any
     name: str
     workdir: pathlib.Path
     text: str
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -54,6 +62,10 @@ def parse(arguments: Sequence[str]) -> Command:
     own = flags.FlagValues()
     flags.DEFINE_string("config", None, "Config file or name.", flag_values=own)
     flags.DEFINE_string("workdir", None, "Run directory.", flag_values=own)
+    # As jax names the arguments of its `distributed.initialize`.
+    flags.DEFINE_string(_PROCESSES[0], None, "Host and port.", flag_values=own)
+    for name in _PROCESSES[1:]:
+        flags.DEFINE_integer(name, None, "A number.", flag_values=own)
     try:
         overrides = own(["train", *arguments], known_only=True)[1:]
     except flags.Error as error:
@@ -68,7 +80,10 @@ def parse(arguments: Sequence[str]) -> Command:
     name = _stem(own.config)
     config = _overridden(config, overrides)
     text = shlex.join(["python", "-m", "sparsejax.train", *arguments])
-    return Command(config, name, pathlib.Path(own.workdir or f"runs/{name}"), text)
+    workdir = pathlib.Path(own.workdir or f"runs/{name}")
+    return Command(
+        config, name, workdir, text, *(getattr(own, flag) for flag in _PROCESSES)
+    )
 
 
 def load(spec: str) -> ml_collections.ConfigDict:
@@ -224,11 +239,13 @@ def _check_are_overrides(arguments: Sequence[str]) -> None:
             follows_flag = False
         else:
             flag = argument.split("=")[0].lstrip("-")
-            near = difflib.get_close_matches(flag, ["config", "workdir", "help"], n=1)
+            known = ["config", "workdir", "help", *_PROCESSES]
+            near = difflib.get_close_matches(flag, known, n=1)
             suggestion = f" (did you mean --{near[0]}?)" if near else ""
             raise ConfigError(
                 f"{argument}: unknown argument{suggestion}; there are --config=NAME, "
-                "--workdir=FOLDER, --config.FIELD=VALUE and --help."
+                "--workdir=FOLDER, --config.FIELD=VALUE, --help and, for several "
+                f"processes, --{', --'.join(_PROCESSES)}."
             )
 
 

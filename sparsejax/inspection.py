@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+import jax.numpy as jnp
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from sparsejax.applying import masks_by_path
 from sparsejax.layers import leaves_with_paths
+from sparsejax.selection import exact_count
 from sparsejax.state import Tracking, find_states, unpack_all
 
 __all__ = ["counts", "densities", "exploration", "moves", "summary", "turnover"]
@@ -23,8 +24,7 @@ def counts(state: optax.OptState) -> dict[str, tuple[int, int]]:
       {'kernel': (30, 300)}
     """
     return {
-        path: (int(np.asarray(mask).sum()), mask.size)
-        for path, mask in masks_by_path(state).items()
+        path: (_count(mask), mask.size) for path, mask in masks_by_path(state).items()
     }
 
 
@@ -51,7 +51,7 @@ def exploration(state: optax.OptState) -> dict[str, float]:
     found = {}
     for tracking in _trackings(state):
         for path, explored in leaves_with_paths(unpack_all(tracking.explored)):
-            found[path] = float(np.asarray(explored).mean())
+            found[path] = _count(explored) / max(explored.size, 1)
     return found
 
 
@@ -65,7 +65,7 @@ def turnover(state: optax.OptState) -> dict[str, tuple[int, int]]:
     for tracking in _trackings(state):
         grown = dict(leaves_with_paths(tracking.grown))
         for path, dropped in leaves_with_paths(tracking.dropped):
-            found[path] = (int(np.sum(dropped)), int(np.sum(grown[path])))
+            found[path] = (_total(dropped), _total(grown[path]))
     return found
 
 
@@ -75,7 +75,7 @@ def moves(state: optax.OptState) -> int:
     Raises:
       ValueError: the method was not built with ``track=True``.
     """
-    return max(int(np.max(tracking.moves)) for tracking in _trackings(state))
+    return max(int(jnp.max(tracking.moves)) for tracking in _trackings(state))
 
 
 def summary(params: PyTree, state: optax.OptState) -> str:
@@ -143,3 +143,17 @@ def _trackings(state: optax.OptState) -> list[Tracking]:
             "the topology's history was not recorded; build the method with track=True"
         )
     return found
+
+
+# On the device, wherever the array's parts are: a number is all that comes to the host.
+
+
+def _count(marks: Bool[Array, "..."]) -> int:
+    return _total(exact_count(marks, tuple(range(1, marks.ndim))))
+
+
+def _total(counts: Int[Array, "..."]) -> int:
+    """Their sum, also where it has more than 32 bits."""
+    counts = jnp.asarray(counts, jnp.uint32)
+    high, low = (jnp.sum(part) for part in (counts >> 16, counts & 0xFFFF))
+    return (int(high) << 16) + int(low)

@@ -20,11 +20,16 @@ class MetricsWriter:
         ``tensorboard/``.
       step: The step that the run goes on from. Rows of later steps, and a last line
         that a killed process left incomplete, are dropped.
+      writes: Whether anything is written: of several processes only one does, and the
+        others know the same rows.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, step: int = 0):
+    def __init__(self, workdir: pathlib.Path, *, step: int = 0, writes: bool = True):
         path = workdir / "metrics.jsonl"
         self.rows = [row for row in read(path) if step > 0 and row["step"] <= step]
+        self._writes = writes
+        if not writes:
+            return
         replacement = path.with_suffix(".partial")
         with open(replacement, "w") as file:
             file.writelines(map(_line, self.rows))
@@ -43,9 +48,11 @@ class MetricsWriter:
           values: Scalars, or mappings of a layer's path to a scalar.
         """
         row = {"step": step, "kind": kind, **values}
+        self.rows.append(row)
+        if not self._writes:
+            return
         self._file.write(_line(row))
         self._file.flush()
-        self.rows.append(row)
         for name, value in values.items():
             layers = value.items() if isinstance(value, Mapping) else [(None, value)]
             for layer, scalar in layers:
@@ -58,14 +65,16 @@ class MetricsWriter:
 
     def sync(self) -> None:
         """Waits until everything written is on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._events.flush()
+        if self._writes:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._events.flush()
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
-        self._events.close()
+        if self._writes:
+            self._file.close()
+            self._events.close()
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:

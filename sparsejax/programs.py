@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from sparsejax.building import ConfigError
 
-__all__ = ["Parser", "failed"]
+__all__ = ["Parser", "bound_to_parent", "failed"]
+
+# What is born like this: SIGUSR2, which clusters send to all processes of a job, is for
+# submitit alone. Not between fork and exec: jax has threads.
+_BIRTH = """
+import ctypes, os, signal, sys
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+try:
+    ctypes.CDLL(None).prctl(1, int(sys.argv[1]))
+except (OSError, AttributeError):
+    pass
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,3 +52,16 @@ def failed(program: str, code: int, error: Exception | str) -> int:
     """
     print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
     return code
+
+
+def bound_to_parent(command: Sequence[str], ending: signal.Signals) -> list[str]:
+    """A command whose process does not outlive the one that starts it (Linux only).
+
+    Args:
+      command: what to run, its program by its path.
+      ending: the signal that it gets when its parent has ended.
+
+    Returns:
+      What to start instead.
+    """
+    return [sys.executable, "-c", _BIRTH, str(int(ending)), *command]

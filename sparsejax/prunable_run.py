@@ -133,11 +133,8 @@ def from_run(
         sj.verify(state.params, state.optimizer_state)
         target.mkdir(parents=True, exist_ok=True)
         workdir.claim(target, config.to_dict())
-        iterator = train_iterator(
-            task.dataset, batch_size=config.data.batch_size, seed=config.seed
-        )
         checkpoints = Checkpoints(target, keep=None, report=print)
-        checkpoints.save(run.step, state, iterator, {"seconds": 0.0})
+        checkpoints.save(run.step, state, {"seconds": 0.0})
         checkpoints.close()
         rows = MetricsWriter(target, step=0)
         rows.write(run.step, "evaluation", {**metrics, "seconds": 0.0})

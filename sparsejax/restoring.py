@@ -77,7 +77,7 @@ def restored(
     )
     checkpoints = Checkpoints(folder, keep=None, report=report)
     try:
-        found = checkpoints.restore(abstract)
+        found = checkpoints.restore(abstract, set_aside=False)
     except CheckpointError as error:
         raise RunError(str(error)) from error
     finally:

@@ -13,8 +13,18 @@
                   --config.method.packed=True.
 
 The same command again goes on from the last checkpoint, with the very same result as if
-it had never been interrupted. To stop, press Ctrl-C or send SIGTERM: the run saves
-after the step that it is in.
+it had never been interrupted; also on other devices, with another --config.mesh. To
+stop, press Ctrl-C or send SIGTERM: the run saves after the step that it is in.
+
+Several processes, such as one for each host, train one network together: under `srun`
+with several tasks the command above is all there is to it. Elsewhere each is given
+
+--coordinator_address   the host of process 0 and a free port there: node0:1234
+--num_processes         how many they are
+--process_id            which of them this is, from 0 on
+
+and the same --workdir, on a disk that all of them see. Process 0 writes and reports;
+when one of them ends early the others end, too, and say which one it was.
 
 Exit codes:
    0  finished (now, or already before)
@@ -23,8 +33,10 @@ Exit codes:
       nothing was trained
    3  the loss or a parameter is not finite; the last good checkpoint is kept
    4  a weight that should be zero is not: something is wrapped in the wrong order
+   5  a device has too little memory: the message says what to lower
   74  a file could not be written or read, such as on a full disk
   75  interrupted by SIGTERM or Ctrl-C, and saved: run the same command to go on
+  76  another process of the run was killed or lost, with its host or the network
 """
 
 import sys
@@ -39,9 +51,12 @@ require_for_program(
     started=__name__ == "__main__",
 )
 
+import contextlib
 import json
+import os
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -50,7 +65,14 @@ from absl import flags, logging
 from jax.sharding import NamedSharding
 
 import sparsejax as sj
-from sparsejax import configuration, interruption, sharding, validation, workdir
+from sparsejax import (
+    configuration,
+    interruption,
+    processes,
+    sharding,
+    validation,
+    workdir,
+)
 from sparsejax.building import ConfigError, build
 from sparsejax.checkpoint import CheckpointError, Checkpoints
 from sparsejax.data.pipeline import evaluation_batches, train_iterator
@@ -61,9 +83,14 @@ from sparsejax.programs import failed
 from sparsejax.progress import progress
 from sparsejax.report import write_report
 from sparsejax.summary_file import collect
+from sparsejax.supervising import MEMBER, find_group, supervise
 from sparsejax.tasks.base import Task, TrainState
 
-FINISHED, MISUSED, DIVERGED, NOT_SPARSE, FILE_ERROR, INTERRUPTED = 0, 2, 3, 4, 74, 75
+FINISHED, MISUSED, DIVERGED, NOT_SPARSE, NO_MEMORY = 0, 2, 3, 4, 5
+FILE_ERROR, INTERRUPTED = 74, 75
+
+# Seconds in which a process that fails because another one has ended is ended itself.
+_WAIT_FOR_NEWS = 5
 
 
 class NotSparseError(Exception):
@@ -89,8 +116,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tfds.disable_progress_bar()
     # What goes wrong in a library reaches the user as our one line, not as its log.
     logging.set_verbosity(logging.FATAL)
-    try:
+    member = os.environ.pop(MEMBER, None)
+    if member is not None:
+        _as_member(processes.Member(*json.loads(member)), arguments)
+    return _outcome(lambda: _run_or_supervise(arguments))
+
+
+def _run_or_supervise(arguments: list[str]) -> int:
+    command = configuration.parse(arguments)
+    group = find_group(
+        command.coordinator_address,
+        command.num_processes,
+        command.process_id,
+        os.environ,
+    )
+    if group is None:
+        return run(command)
+    program = [sys.executable, "-m", "sparsejax.train", *arguments]
+    return supervise(group, program, "sparsejax.train")
+
+
+def _as_member(member: processes.Member, arguments: list[str]) -> None:
+    """Trains as one of several processes, and ends this one."""
+
+    def together() -> int:
+        processes.join(member)
         return run(configuration.parse(arguments))
+
+    try:
+        code = _outcome(together)
+    except Exception:
+        # If another one has ended, this one is about to be: its own error follows.
+        time.sleep(_WAIT_FOR_NEWS)
+        traceback.print_exc()
+        code = 1
+    if code not in (FINISHED, INTERRUPTED):
+        # Not by jax's way out, on which it waits for the others.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _outcome(function: Callable[[], int]) -> int:
+    """The function's exit code, or that of what went wrong and was said."""
+    try:
+        return function()
     except (ConfigError, MissingExtraError) as error:
         return failed("sparsejax.train", MISUSED, error)
     except DivergedError as error:
@@ -106,6 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"a file could not be read or written: {error}; free some space or check "
             "the path, and run the same command again to go on.",
         )
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return failed("sparsejax.train", NO_MEMORY, _out_of_memory(error))
 
 
 def run(command: configuration.Command) -> int:
@@ -126,10 +201,13 @@ def run(command: configuration.Command) -> int:
     config, folder = command.config, command.workdir
     began = time.monotonic()
     meters = find_meters(gpus=jax.default_backend() == "gpu")
+    first = processes.is_first()
     with (
-        progress(config.get("steps") or 1) as shown,
+        open(os.devnull, "w") as nowhere,
+        progress(config.get("steps") or 1, stream=None if first else nowhere) as shown,
         interruption.requested() as asked,
         Energy(meters) as energy,
+        contextlib.ExitStack() as held,
     ):
         # ------------------------------------------------ check, before compiling
         shown.stage("reading the config and the data")
@@ -137,153 +215,164 @@ def run(command: configuration.Command) -> int:
         validation.check_devices(config, jax.device_count())
         task: Task = build("task", config.task, "sparsejax.tasks", config)
         batch_size = config.data.batch_size
-        iterator = _iterator(task, config)
         sample = next(_iterator(task, config))
         if task.dataset.identity:
             shown.message(f"data: {task.dataset.identity}")
         key = jax.random.key(config.seed)
         abstract = validation.abstract_state(task.initialise, key, config)
 
-        with workdir.locked(folder):
+        def begin() -> int | None:
+            held.enter_context(workdir.locked(folder))
             workdir.claim(folder, config.to_dict())
-            if _finished_step(folder) == config.steps:
-                if not (folder / "report.html").exists():
-                    write_report(folder)
-                shown.message(
-                    f"{folder} is finished (step {config.steps}); its report is "
-                    f"{folder / 'report.html'}. To start again, delete the folder or "
-                    "name another: --workdir=FOLDER."
-                )
-                return FINISHED
+            return _finished_step(folder)
 
-            # ------------------------------------ devices: one batch over all of them
-            mesh = sharding.mesh(config)
-            split = sharding.of_batch(mesh)
-            placed = sharding.of_state(abstract, mesh, task.replicas)
-            # Simulated devices can deadlock in a collective of the next step.
-            one_at_a_time = jax.default_backend() == "cpu" and mesh.size > 1
-
-            # ---------------------------------------- restore the last, or initialise
-            shown.stage("restoring or initialising")
-            checkpoints = Checkpoints(
-                folder, keep=config.keep_checkpoints, report=shown.message
-            )
-            step, earlier = 0, 0.0
-            abstract = jax.tree.map(
-                lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-                abstract,
-                placed,
-            )
-            restored = checkpoints.restore(abstract, iterator)
-            if restored is None:
-                initialise = jax.jit(task.initialise, out_shardings=placed)
-                given = jax.device_put((key, task.start), sharding.everywhere(mesh))
-                state: TrainState = initialise(*given)
-            else:
-                step, state, record = restored
-                earlier = record["seconds"]
-                energy.add_earlier(record.get("joules"))
-                shown.message(f"going on from the checkpoint of step {step}")
-            metrics = MetricsWriter(folder, step=step)
-
-            # ---------------------------------------------------------------- compile
-            shown.stage("compiling the training step")
-            compiling = time.monotonic()
-            train_step = (
-                jax.jit(
-                    _measured(task),
-                    donate_argnums=0,
-                    out_shardings=(placed, None, None),
-                )
-                .lower(state, _placed(sample, split))
-                .compile()
-            )
-            evaluation_step = jax.jit(task.evaluation_step)
-            taken = time.monotonic() - compiling
-            shown.message(f"compiled in {taken:.0f} s; {sharding.memory(train_step)}")
-
-            # ------------------------------------------------------------------ train
-            began -= earlier
-            seconds = first_second = time.monotonic() - began
-            first_step = step
-            unchecked: tuple[int, Any] | None = None
-            text = ""
-            if step == 0:
-                _write_topology(metrics, 0, task.one_of(state))
-            shown.stage("training")
-            while step < config.steps and not asked:
-                batch = _placed(next(iterator), split)
-                state, scalars, measured = train_step(state, batch)
-                step += task.steps_per_call
-                last = step == config.steps
-                evaluates = last or step % config.evaluate_every == 0
-                logs = last or step % config.log_every == 0
-                saves = last or step % config.checkpoint_every == 0
-
-                # The device works on this step while the host looks at the last one.
-                if unchecked is not None:
-                    check(*unchecked, state.params)
-                unchecked = (step, measured)
-                if evaluates or logs or saves or one_at_a_time or asked:
-                    check(*unchecked, state.params)
-                    unchecked = None
-                seconds = time.monotonic() - began
-                shown.advance(step, text)
-
-                if logs:
-                    rate = (step - first_step) * batch_size / (seconds - first_second)
-                    row = {name: float(value) for name, value in scalars.items()}
-                    # What there is nothing to say of yet, such as returns.
-                    row = {name: value for name, value in row.items() if value == value}
-                    clock = {"seconds": seconds, "examples_per_second": rate}
-                    metrics.write(step, "train", {**row, **clock})
-                    _write_topology(metrics, step, task.one_of(state))
-                    text = _text(row)
-                if evaluates:
-                    _verify(step, state)
-                    row = _evaluate(evaluation_step, state, task, config, split)
-                    seconds = time.monotonic() - began
-                    metrics.write(step, "evaluation", {**row, "seconds": seconds})
-                    shown.message(f"step {step}: evaluation {_text(row)}")
-                if saves:
-                    metrics.sync()
-                    energy.sample()
-                    used = {"seconds": seconds, "joules": energy.joules}
-                    checkpoints.save(step, state, iterator, used)
-
-            if asked and step < config.steps:
-                metrics.sync()
-                used = {"seconds": seconds, "joules": energy.joules}
-                checkpoints.save(step, state, iterator, used)
-                shown.message(
-                    f"{asked.signal}: saved step {step} of {config.steps} in {folder}; "
-                    "run the same command to go on."
-                )
-                return INTERRUPTED
-
-            # ------------------------------------------------------ summary and report
-            shown.stage("writing the report")
-            checkpoints.close()
-            energy.sample()
-            state = task.one_of(state)
-            summary = collect(
-                command, task, state, metrics, seconds=seconds, energy=energy.as_dict()
-            )
-            metrics.close()
-            if task.samples is not None:
-                workdir.write_arrays(folder / "samples.npz", task.samples(state))
-            workdir.write_json(folder / "summary.json", summary)
-            write_report(folder)
-            shown.message(sj.summary(state.params, state.optimizer_state))
-            shown.message(f"energy: {energy}")
-            for name, value in task.dataset.references.items():
-                shown.message(f"without a network: {name} {value:.4f}")
+        if processes.on_first(begin) == config.steps:
+            if first and not (folder / "report.html").exists():
+                write_report(folder)
             shown.message(
-                f"finished: {_text(summary['final'])} at sparsity "
-                f"{summary['sparsity']:.4f} ({seconds:.0f} s); see "
-                f"{folder / 'report.html'}"
+                f"{folder} is finished (step {config.steps}); its report is "
+                f"{folder / 'report.html'}. To start again, delete the folder or "
+                "name another: --workdir=FOLDER."
             )
             return FINISHED
+
+        # ------------------------------------ devices: one batch over all of them
+        mesh = sharding.mesh(config)
+        split = sharding.of_batch(mesh)
+        placed = sharding.of_state(abstract, mesh, task.replicas)
+        # Simulated devices can deadlock in a collective of the next step.
+        one_at_a_time = jax.default_backend() == "cpu" and mesh.size > 1
+
+        # ---------------------------------------- restore the last, or initialise
+        shown.stage("restoring or initialising")
+        checkpoints = Checkpoints(
+            folder, keep=config.keep_checkpoints, report=shown.message
+        )
+        step, earlier = 0, 0.0
+        abstract = jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            abstract,
+            placed,
+        )
+        restored = checkpoints.restore(abstract)
+        if restored is None:
+            initialise = jax.jit(task.initialise, out_shardings=placed)
+            state: TrainState = initialise(key, jax.device_get(task.start))
+        else:
+            step, state, record = restored
+            earlier = record["seconds"]
+            energy.add_earlier(record.get("joules"))
+            shown.message(f"going on from the checkpoint of step {step}")
+        metrics = MetricsWriter(folder, step=step, writes=first)
+        iterator = _iterator(task, config, first=step // task.steps_per_call)
+        agreement = processes.Agreement(mesh)
+        stopping = False
+
+        # ---------------------------------------------------------------- compile
+        shown.stage("compiling the training step")
+        compiling = time.monotonic()
+        train_step = (
+            jax.jit(
+                _measured(task),
+                donate_argnums=0,
+                out_shardings=(placed, *[sharding.everywhere(mesh)] * 2),
+            )
+            .lower(state, _placed(sample, split))
+            .compile()
+        )
+        evaluation_step = jax.jit(task.evaluation_step)
+        taken = time.monotonic() - compiling
+        shown.message(f"compiled in {taken:.0f} s; {sharding.memory(train_step)}")
+
+        # ------------------------------------------------------------------ train
+        began -= earlier
+        seconds = first_second = time.monotonic() - began
+        first_step = step
+        unchecked: tuple[int, Any] | None = None
+        text = ""
+        if step == 0:
+            _write_topology(metrics, 0, task.one_of(state))
+        shown.stage("training")
+        while step < config.steps:
+            if stopping := agreement.reached(bool(asked)):
+                break
+            batch = _placed(next(iterator), split)
+            state, scalars, measured = train_step(state, batch)
+            step += task.steps_per_call
+            last = step == config.steps
+            evaluates = last or step % config.evaluate_every == 0
+            logs = last or step % config.log_every == 0
+            saves = last or step % config.checkpoint_every == 0
+
+            # The device works on this step while the host looks at the last one.
+            if unchecked is not None:
+                check(*unchecked, state.params)
+            unchecked = (step, measured)
+            if evaluates or logs or saves or one_at_a_time:
+                check(*unchecked, state.params)
+                unchecked = None
+            seconds = time.monotonic() - began
+            shown.advance(step, text)
+
+            if logs:
+                rate = (step - first_step) * batch_size / (seconds - first_second)
+                row = {name: float(value) for name, value in scalars.items()}
+                # What there is nothing to say of yet, such as returns.
+                row = {name: value for name, value in row.items() if value == value}
+                clock = {"seconds": seconds, "examples_per_second": rate}
+                metrics.write(step, "train", {**row, **clock})
+                _write_topology(metrics, step, task.one_of(state))
+                text = _text(row)
+            if evaluates:
+                _verify(step, state)
+                row = _evaluate(evaluation_step, state, task, config, split)
+                seconds = time.monotonic() - began
+                metrics.write(step, "evaluation", {**row, "seconds": seconds})
+                shown.message(f"step {step}: evaluation {_text(row)}")
+            if saves:
+                metrics.sync()
+                energy.sample()
+                used = {"seconds": seconds, "joules": energy.joules}
+                checkpoints.save(step, state, used)
+
+        if stopping:
+            if unchecked is not None:
+                check(*unchecked, state.params)
+            metrics.sync()
+            used = {"seconds": seconds, "joules": energy.joules}
+            checkpoints.save(step, state, used)
+            checkpoints.close()
+            shown.message(
+                f"{asked.signal or 'another process was asked to stop'}: saved step "
+                f"{step} of {config.steps} in {folder}; run the same command to go on."
+            )
+            return INTERRUPTED
+
+        # ------------------------------------------------------ summary and report
+        shown.stage("writing the report")
+        checkpoints.close()
+        energy.sample()
+        state = task.one_of(state)
+        summary = collect(
+            command, task, state, metrics, seconds=seconds, energy=energy.as_dict()
+        )
+        metrics.close()
+        samples = {} if task.samples is None else task.samples(state)
+        if first:
+            if samples:
+                workdir.write_arrays(folder / "samples.npz", samples)
+            workdir.write_json(folder / "summary.json", summary)
+            write_report(folder)
+        shown.message(sj.summary(state.params, state.optimizer_state))
+        shown.message(f"energy: {energy}")
+        for name, value in task.dataset.references.items():
+            shown.message(f"without a network: {name} {value:.4f}")
+        shown.message(
+            f"finished: {_text(summary['final'])} at sparsity "
+            f"{summary['sparsity']:.4f} ({seconds:.0f} s); see "
+            f"{folder / 'report.html'}"
+        )
+        return FINISHED
 
 
 def _measured(task: Task) -> Any:
@@ -298,7 +387,7 @@ def _measured(task: Task) -> Any:
     return step
 
 
-def _iterator(task: Task, config: Any) -> Any:
+def _iterator(task: Task, config: Any, *, first: int = 0) -> Any:
     return train_iterator(
         task.dataset,
         batch_size=config.data.batch_size,
@@ -306,6 +395,7 @@ def _iterator(task: Task, config: Any) -> Any:
         worker_count=config.data.get("worker_count", 0),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        first=first,
     )
 
 
@@ -325,7 +415,7 @@ def _evaluate(
         process_count=jax.process_count(),
     )
     outputs = (evaluation_step(state, _placed(batch, split)) for batch in batches)
-    return task.gather(jax.device_get(output) for output in outputs)
+    return task.gather(processes.fetch(output) for output in outputs)
 
 
 def _write_topology(metrics: MetricsWriter, step: int, state: TrainState) -> None:
@@ -361,6 +451,16 @@ def _verify(step: int, state: TrainState) -> None:
             sj.verify(state.average.params, state.optimizer_state)
     except ValueError as error:
         raise NotSparseError(f"step {step}: {error}") from error
+
+
+def _out_of_memory(error: Exception) -> str:
+    reason = next(line for line in str(error).splitlines() if line.strip())
+    return (
+        f"a device has too little memory ({reason[:200]}); lower "
+        "config.data.batch_size, split the state over more devices (config.mesh.fsdp), "
+        "or, where the config has it, raise config.gradient_accumulation or set "
+        "config.model.remat=True. The last checkpoint is kept."
+    )
 
 
 def _finished_step(folder: Any) -> int | None:

@@ -70,6 +70,8 @@ def in_use(workdir: pathlib.Path) -> bool:
 def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Writes ``config.json``, or makes sure that it says the same.
 
+    A run may go on with another ``mesh``: it says where arrays are, not what they are.
+
     Args:
       workdir: The run directory.
       config: The config as plain data.
@@ -96,7 +98,9 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
             f"--workdir={workdir}: its config.json is not JSON ({error}); delete the "
             "folder to start again, or name another."
         ) from error
-    changes = differences(there, here)
+    changes = differences({**there, "mesh": None}, {**here, "mesh": None})
+    if not changes and there != here:
+        write_json(path, here)
     if changes:
         raise ConfigError(
             f"--workdir={workdir} holds a run of another config ({'; '.join(changes)});"

@@ -10,7 +10,6 @@ import pytest
 from sparsejax import configuration, generate
 from sparsejax.building import build
 from sparsejax.checkpoint import Checkpoints
-from sparsejax.data.pipeline import train_iterator
 from sparsejax.data.tokenizers import Bytes
 from sparsejax.python_lines import accepted, is_accepted
 from sparsejax.restoring import restored
@@ -28,11 +27,10 @@ def run(data_dir, tmp_path_factory):
     config = configuration.parse(command).config
     task = build("task", config.task, "sparsejax.tasks", config)
     state = jax.jit(task.initialise)(jax.random.key(0))
-    batches = train_iterator(task.dataset, batch_size=2, seed=0)
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     checkpoints = Checkpoints(folder, keep=1, report=print)
-    checkpoints.save(7, state, batches, {"seconds": 0.0})
+    checkpoints.save(7, state, {"seconds": 0.0})
     checkpoints.close()
     return folder
 

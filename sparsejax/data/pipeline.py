@@ -97,12 +97,13 @@ def train_iterator(
     later: Mapping[int, Source] | None = None,
     process_index: int = 0,
     process_count: int = 1,
+    first: int = 0,
 ) -> grain.DatasetIterator[Batch]:
     """Iterates over training batches without end.
 
     Every epoch is shuffled anew from the seed, and its last incomplete batch dropped.
-    ``iterator.get_state()`` is the position, ``set_state`` returns to it exactly;
-    ``grain.checkpoint.CheckpointSave(iterator)`` stores it with orbax.
+    To go on after some batches, their number is enough; ``get_state`` and ``set_state``
+    of the iterator, and grain's checkpoints of it, do as well.
 
     Args:
       dataset: What to read.
@@ -118,6 +119,7 @@ def train_iterator(
         alone, in the order of their indices: put together, with
         ``jax.make_array_from_process_local_data``, they are the batch that one process
         gets.
+      first: The index of the batch to begin with.
 
     Returns:
       An iterator of ``{"image": float32 [batch, h, w, c], "label": int32 [batch]}``.
@@ -142,7 +144,8 @@ def train_iterator(
         process_index=process_index,
         process_count=process_count,
     )
-    return _iterate(batches, worker_count, _bytes(dataset, batch_size // process_count))
+    ahead = _bytes(dataset, batch_size // process_count)
+    return _iterate(batches, worker_count, ahead, first=first)
 
 
 def train_batches(
@@ -393,11 +396,15 @@ def _bytes(dataset: Dataset, batch_size: int) -> int:
 
 
 def _iterate(
-    batches: TrainBatches | _EvaluationBatches, worker_count: int, batch_bytes: int
+    batches: TrainBatches | _EvaluationBatches,
+    worker_count: int,
+    batch_bytes: int,
+    *,
+    first: int = 0,
 ) -> grain.DatasetIterator[Batch]:
     ahead = min(max(_BUFFER_BYTES // batch_bytes, 1), 8)
     options = grain.ReadOptions(num_threads=min(ahead, 4), prefetch_buffer_size=ahead)
-    dataset = grain.MapDataset.source(batches).to_iter_dataset(options)
+    dataset = grain.MapDataset.source(batches)[first:].to_iter_dataset(options)
     if worker_count:
         if not flags.FLAGS.is_parsed():
             # Grain hands the parsed flags to its workers; in a program without absl's

@@ -16,28 +16,18 @@ from typing import Any, NamedTuple
 
 from sparsejax import workdir
 from sparsejax.extras import require
+from sparsejax.programs import bound_to_parent
 
 FINISHED, INTERRUPTED = 0, 75
 #: Exit codes of ``sparsejax.train`` after which the same would only happen again: the
-#: config is wrong, the loss is not finite, the wrapping is in the wrong order.
-HOPELESS = (2, 3, 4)
+#: config is wrong, the loss is not finite, the wrapping is in the wrong order, a device
+#: has too little memory.
+HOPELESS = (2, 3, 4, 5)
 
 _VERDICT, _LOG = "verdict.json", "train.log"
+
 # Until a run has saved after it was asked to stop.
 _PATIENCE = 100.0
-# What the training process does first, to become what it is told to be. Slurm signals
-# all processes of a job, and SIGUSR2 is for submitit alone; a job that is killed takes
-# its training along, which saves (Linux only). Not between fork and exec: jax has
-# threads.
-_BIRTH = """
-import ctypes, os, signal, sys
-signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-try:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-except (OSError, AttributeError):
-    pass
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 
 class Standing(NamedTuple):
@@ -163,7 +153,7 @@ class Job:
     def _train(self) -> int:
         with open(self.folder / _LOG, "a") as log:
             child = subprocess.Popen(
-                [sys.executable, "-c", _BIRTH, *self._command()],
+                bound_to_parent(self._command(), signal.SIGTERM),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

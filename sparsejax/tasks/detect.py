@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from sparsejax import processes
 from sparsejax.average_precision import EvaluatedImage, average_precision
 from sparsejax.building import ConfigError
 from sparsejax.data.pipeline import evaluation_batches
@@ -157,7 +158,7 @@ def detect(config: Mapping[str, Any]) -> Task:
 
     def samples(state: TrainState) -> dict[str, np.ndarray]:
         batch = next(evaluation_batches(dataset, batch_size=_SAMPLES))
-        output = jax.device_get(jax.jit(evaluation_step)(state, batch))
+        output = processes.fetch(jax.jit(evaluation_step)(state, batch))
         shown = batch["weight"] > 0
         return {
             "kind": np.array("detections"),
