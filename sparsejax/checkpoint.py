@@ -11,7 +11,8 @@ import math
 import pathlib
 import zlib
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +35,11 @@ class CheckpointError(Exception):
 
 
 class Checkpoints:
-    """The checkpoints of one run, the newest few of them.
+    """The checkpoints of one run, the newest few of them; a context manager.
 
     They are written while training goes on; each is whole on the disk, and seen by
-    `restore`, or it is not there. Of several processes all have to make the same calls.
+    `restore`, or it is not there. The end of the context waits for the last one. Of
+    several processes all have to make the same calls.
 
     Args:
       workdir: The run directory; they go to ``checkpoints/`` in it.
@@ -54,6 +56,22 @@ class Checkpoints:
         self._options = ocp.CheckpointManagerOptions(max_to_keep=keep)
         self._manager = ocp.CheckpointManager(self._folder, options=self._options)
         self._last: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except CheckpointError:
+            # What went wrong first is what the user has to know.
+            if error is None:
+                raise
 
     def save(self, step: int, state: Any, record: Any) -> None:
         """Copies the state, and returns while it is being written.

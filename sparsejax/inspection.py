@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Integer, PyTree
 
 from sparsejax.applying import masks_by_path
 from sparsejax.layers import leaves_with_paths
@@ -152,7 +152,7 @@ def _count(marks: Bool[Array, "..."]) -> int:
     return _total(exact_count(marks, tuple(range(1, marks.ndim))))
 
 
-def _total(counts: Int[Array, "..."]) -> int:
+def _total(counts: Integer[Array, "..."]) -> int:
     """Their sum, also where it has more than 32 bits."""
     counts = jnp.asarray(counts, jnp.uint32)
     high, low = (jnp.sum(part) for part in (counts >> 16, counts & 0xFFFF))

@@ -245,8 +245,8 @@ def run(command: configuration.Command) -> int:
 
         # ---------------------------------------- restore the last, or initialise
         shown.stage("restoring or initialising")
-        checkpoints = Checkpoints(
-            folder, keep=config.keep_checkpoints, report=shown.message
+        checkpoints = held.enter_context(
+            Checkpoints(folder, keep=config.keep_checkpoints, report=shown.message)
         )
         step, earlier = 0, 0.0
         abstract = jax.tree.map(
@@ -341,7 +341,7 @@ def run(command: configuration.Command) -> int:
             metrics.sync()
             used = {"seconds": seconds, "joules": energy.joules}
             checkpoints.save(step, state, used)
-            checkpoints.close()
+            checkpoints.wait()
             shown.message(
                 f"{asked.signal or 'another process was asked to stop'}: saved step "
                 f"{step} of {config.steps} in {folder}; run the same command to go on."
@@ -350,7 +350,7 @@ def run(command: configuration.Command) -> int:
 
         # ------------------------------------------------------ summary and report
         shown.stage("writing the report")
-        checkpoints.close()
+        checkpoints.wait()
         energy.sample()
         state = task.one_of(state)
         summary = collect(

@@ -66,9 +66,9 @@ def _leaves(tree, path=()):
         yield from _leaves(child, (*path, name))
 
 
-def assert_same_run(left, right):
+def assert_same_run(left, right, step=40):
     assert rows(left) == rows(right)
-    a, b = final_arrays(left), final_arrays(right)
+    a, b = final_arrays(left, step), final_arrays(right, step)
     assert len(a) > 20
     assert any("masks" in name for name in a)
     assert a == b
@@ -328,3 +328,30 @@ def test_a_killed_run_resumes_bitwise(tmp_path, data_dir, lines):
     assert again.wait(timeout=240) == train.FINISHED, again.communicate()[0]
     assert whole.wait(timeout=240) == train.FINISHED, whole.communicate()[0]
     assert_same_run(folder, tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted as root")
+def test_a_disk_that_fills_up_loses_nothing_and_the_run_goes_on(
+    finished, tmp_path, data_dir, capsys
+):
+    small_disk = tmp_path / "disk"
+    small_disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small_disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        often = ["--config.keep_checkpoints=1000", "--config.checkpoint_every=2"]
+        command = small(small_disk / "run", *often)
+        assert train.main(command) == train.FILE_ERROR
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "cannot save the checkpoint of step" in error
+        assert "is kept); free some space" in error
+        grow = ["mount", "-o", "remount,size=100m", str(small_disk)]
+        subprocess.run(grow, check=True)
+        assert train.main(command) == train.FINISHED
+        assert "going on from the checkpoint of step" in capsys.readouterr().out
+        assert_same_run(small_disk / "run", finished)
+    finally:
+        subprocess.run(["umount", "-l", str(small_disk)], check=True)
