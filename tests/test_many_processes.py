@@ -1,4 +1,8 @@
-"""Two processes that train one network: the same as one, also when one is killed."""
+"""Two processes that train one network: the same as one, also when one is killed.
+
+They have two devices in all: sums over more of them are made in another order by other
+numbers of processes, and round differently.
+"""
 
 import os
 import re
@@ -58,13 +62,13 @@ def options(kind, folder, data_dir):
 
 
 def start(arguments, count=1):
-    """Starts processes on four simulated devices in all."""
+    """Starts processes on two simulated devices in all."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={2 // count}",
         "PYTHONPATH": ":".join(filter(None, sys.path)),
     }
     together = [f"--coordinator_address={address}", f"--num_processes={count}"]
