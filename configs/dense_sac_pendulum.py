@@ -5,8 +5,8 @@ Five seeds are trained side by side, in one program.
 Paper: Graesser et al., 2022, "The state of sparse training in deep reinforcement
   learning": its methods and schedules. LayerNorm is ours.
 Cost: 10,000 updates of five agents; eight of them took 5 min on a 2-core CPU.
-Expected: a return of -173.8: the interquartile mean of the last
-evaluation of eight agents (--config.seeds=8), 95 % interval -277.0 to -150.4.
+Expected: a return of -146.3: the interquartile mean of the last
+evaluations of eight agents (--config.seeds=8), 95 % interval -158.7 to -136.6.
 
   python -m sparsejax.train --config=configs/dense_sac_pendulum.py
   python -m sparsejax.train --config=dense_sac_pendulum --config.seeds=2

@@ -5,7 +5,8 @@ Five seeds are trained side by side, in one program.
 Paper: Graesser et al., 2022, "The state of sparse training in deep reinforcement
   learning": its methods and schedules. LayerNorm is ours.
 Cost: 10,000 updates of five agents; RigL of eight takes 5 min on a 2-core CPU.
-Expected: not measured.
+Expected: a return of -148.1 at 95 % sparsity: the interquartile mean of the last
+evaluations of eight agents (--config.seeds=8), 95 % interval -181.0 to -133.0.
 
   python -m sparsejax.train --config=configs/static_sac_pendulum.py
   python -m sparsejax.train --config=static_sac_pendulum --config.seeds=3
