@@ -77,6 +77,13 @@ def plan_layers(
     if where is None:
         return Plan([], [])
     layers = choose_layers(params, where=where, layout=layout)
+    for layer in layers:
+        if layer.size // layer.slices >= 2**31:
+            raise ValueError(
+                f"{layer.path} has {layer.size // layer.slices:,} weights that share a "
+                "budget; 2**31 - 1 is the most: split the leaf, or stack its parts "
+                "along an axis that the layout calls stacked"
+            )
     if isinstance(sparsity, Mapping):
         paths = [layer.path for layer in layers]
         for pattern in sparsity:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int, Num, PyTree, UInt
+from jaxtyping import Array, Bool, Integer, Num, PyTree, UInt
 
 __all__ = ["exact_count", "order_key", "top_k_mask", "top_k_masks"]
 
@@ -68,7 +68,7 @@ def order_key(
 
 def top_k_mask(
     scores: PyTree[Num[Array, "..."]],
-    k: int | Int[Array, ""],
+    k: int | Integer[Array, ""],
     *,
     where: PyTree[Bool[Array, "..."]] | None = None,
 ) -> PyTree[Bool[Array, "..."]]:
@@ -82,7 +82,8 @@ def top_k_mask(
     Args:
       scores: an array or a tree of arrays of one kind (all floats, or all unsigned
         integers); leaves of different float widths are ranked in the widest.
-      k: how many entries to select, 0 or more; may be traced.
+      k: how many entries to select; may be traced. Above 2**31 - 1 it has to be an
+        int or unsigned.
       where: entries that may be selected, like ``scores``; all of them if None.
 
     Returns:
@@ -99,13 +100,12 @@ def top_k_mask(
     keys = _same_width([order_key(leaf, mask) for leaf, mask in pairs])
     if not keys:
         return scores
-    wanted = jnp.asarray(k, jnp.int32).reshape(1)
-    return treedef.unflatten(_select(keys, _Joint(keys), wanted))
+    return treedef.unflatten(_select(keys, _Joint(keys), _unsigned(k).reshape(1)))
 
 
 def top_k_masks(
     scores: Sequence[Num[Array, "..."]],
-    k: Sequence[Int[Array, "..."]],
+    k: Sequence[Integer[Array, "..."]],
     *,
     where: Sequence[Bool[Array, "..."]] | None = None,
 ) -> list[Bool[Array, "..."]]:
@@ -136,7 +136,7 @@ def top_k_masks(
     keys = _same_width([order_key(leaf, mask) for leaf, mask in pairs])
     if not keys:
         return []
-    counts = [jnp.asarray(one, jnp.int32) for one in k]
+    counts = [_unsigned(one) for one in k]
     # Arrays of one shape are stacked, so that the program does not grow with depth.
     groups: dict[Any, list[int]] = {}
     for index, (key, count) in enumerate(zip(keys, counts, strict=True)):
@@ -152,6 +152,13 @@ def top_k_masks(
         for position, index in enumerate(group)
     }
     return [masks[index] for index in range(len(keys))]
+
+
+def _unsigned(k: int | Integer[Array, "..."]) -> UInt[Array, "..."]:
+    """As unsigned integers, up to 2**32 - 1; a negative number is none."""
+    if isinstance(k, int):
+        return jnp.asarray(min(max(k, 0), 2**32 - 1), jnp.uint32)
+    return jnp.maximum(k, jnp.zeros_like(k)).astype(jnp.uint32)
 
 
 def _same_width(keys: list[Array]) -> list[Array]:
@@ -227,7 +234,6 @@ def _select(keys, segments, wanted):
             f"cannot rank {max(segments.totals)} entries at once; 2**32 - 1 is the "
             "most: rank per layer, or split the leaf along a stacked axis"
         )
-    wanted = jnp.maximum(wanted, 0).astype(jnp.uint32)
 
     def reaching(thresholds):
         spread = segments.spread(thresholds, keys)

@@ -4,6 +4,7 @@ They have two devices in all: sums over more of them are made in another order b
 numbers of processes, and round differently.
 """
 
+import functools
 import os
 import re
 import signal
@@ -101,8 +102,14 @@ def finish(processes):
     return [one.returncode for one in processes], said
 
 
-def assert_same_run(left, right):
-    assert rows(left) == rows(right)
+def assert_same_run(left, right, exact=True):
+    if exact:
+        assert rows(left) == rows(right)
+    else:
+        for a, b in zip(rows(left), rows(right), strict=True):
+            assert jax.tree.structure(a) == jax.tree.structure(b)
+            assert (a.pop("kind"), a.pop("step")) == (b.pop("kind"), b.pop("step"))
+            jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), a, b)
     states = [restored(folder).state for folder in (left, right)]
     for state in states:
         sj.verify(state.params, state.optimizer_state)
@@ -129,7 +136,8 @@ def test_two_processes_train_what_one_does(kind, tmp_path, data_dir):
         started = start(options(kind, folder, data_dir), count, devices)
         codes, said = finish(started)
         assert codes == [train.FINISHED] * count, "\n".join(said)
-    assert_same_run(tmp_path / "1", tmp_path / "2")
+    # What is logged of agents is a mean over all of them.
+    assert_same_run(tmp_path / "1", tmp_path / "2", exact=kind != "agents")
     for name in ("summary.json", "report.html"):
         assert (tmp_path / "2" / name).is_file()
     # One of them reports; the other one is silent, but for the library that connects.
@@ -181,8 +189,9 @@ def test_asking_one_stops_both_and_one_process_goes_on(tmp_path, data_dir):
     assert_same_run(folder, whole)
 
 
-def test_a_mistake_in_the_config_is_one_line_of_both(tmp_path, data_dir):
+def test_a_mistake_in_the_config_ends_both(tmp_path, data_dir):
     arguments = [*options("classify", tmp_path, data_dir), "--config.mesh.fsdp=3"]
     codes, said = finish(start(arguments, 2))
     assert codes == [train.MISUSED] * 2
-    assert all("config.mesh = {'data': -1, 'fsdp': 3} does not fit" in s for s in said)
+    # The other one may be ended before it has said the same.
+    assert "config.mesh = {'data': -1, 'fsdp': 3} does not fit" in "".join(said)

@@ -254,3 +254,10 @@ def test_initial_masks_have_to_be_of_the_structure(params, jit):
         init(sj.n_m(2, 4), loose)
     with pytest.raises(ValueError, match="structure=fan-in"):
         init(sj.fan_in(), loose)
+
+
+def test_a_leaf_with_too_many_weights_for_a_budget_is_named():
+    params = {"kernel": jax.ShapeDtypeStruct((2**16, 2**15), jnp.float32)}
+    tx = sj.static(optax.sgd(0.1), sparsity=0.9)
+    with pytest.raises(ValueError, match=r"kernel has 2,147,483,648 weights that sh"):
+        jax.eval_shape(tx.init, params)

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+import sparsejax as sj
+from sparsejax import selection
 from sparsejax.selection import order_key, top_k_mask
 
 select = jax.jit(top_k_mask)
@@ -117,7 +119,7 @@ def test_order_key_is_monotone():
 
 
 @pytest.mark.parametrize("spec", [("x", None), (None, "x"), ("x", "y")])
-def test_sharded_selection_exchanges_only_counts(spec):
+def test_sharded_selection_exchanges_only_unsigned(spec):
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
     sharding = NamedSharding(mesh, PartitionSpec(*spec))
     scores = jnp.round(jax.random.normal(jax.random.key(0), (64, 128)) * 8)
@@ -136,3 +138,36 @@ def test_sharded_selection_exchanges_only_counts(spec):
         assert re.fullmatch(r"[uf]32\[1?\]|\([uf]32\[1?\](, [uf]32\[1?\])*\)", shape), (
             shape
         )
+
+
+@pytest.mark.parametrize("wanted", [2**31 - 1, 2**31, 3_000_000_000, 2**32 - 2, 0])
+def test_counts_above_two_to_the_31_are_found_exactly(wanted):
+    # Each of 2**32 - 1 keys occurs once: nothing has to be stored to count them.
+    largest = 2**32 - 2
+
+    def reaching(thresholds):
+        return jnp.uint32(largest) - thresholds + jnp.uint32(1)
+
+    def ends(*numbers):
+        return jnp.asarray(numbers, jnp.uint32)
+
+    low, reached = selection._search(
+        reaching,
+        selection._unsigned(wanted).reshape(1),
+        ends(1),
+        ends(largest),
+        reaching(ends(1)),
+    )
+    assert int(reached[0]) == max(wanted, 1)
+    assert int(low[0]) == largest - max(wanted, 1) + 1
+
+
+def test_the_most_that_can_be_ranked_together_is_stated():
+    big = jax.ShapeDtypeStruct((2**16, 2**16), jnp.float32)
+    with pytest.raises(ValueError, match=r"cannot rank 4294967296 .*rank per layer"):
+        jax.eval_shape(lambda x: sj.top_k_mask(x, 5), big)
+    # Layer by layer a model may be larger than that.
+    stacked = [jax.ShapeDtypeStruct((4, 2**15, 2**15), jnp.float32)] * 2
+    k = [jax.ShapeDtypeStruct((4,), jnp.int32)] * 2
+    found = jax.eval_shape(lambda x, k: selection.top_k_masks(x, k), stacked, k)
+    assert [one.shape for one in found] == [(4, 2**15, 2**15)] * 2

@@ -178,6 +178,8 @@ def agent_task(config: Mapping[str, Any], agent: Agent) -> Task:
         )
 
     environment = agent.environment
+    # One program: simulated devices can deadlock in the parts of several.
+    one_of = jax.jit(lambda state, number: single(state, mapped, number))
     return Task(
         dataset=experience.no_dataset(environment, config["data"]["batch_size"]),
         initialise=lambda key, start=None: initialise(key),
@@ -189,7 +191,7 @@ def agent_task(config: Mapping[str, Any], agent: Agent) -> Task:
         ),
         gather=_gather,
         steps_per_call=per_call,
-        one_of=lambda state, number=0: single(state, mapped, number),
+        one_of=lambda state, number=0: one_of(state, number),
         replicas=mapped,
         policy=policy,
     )
