@@ -177,8 +177,10 @@ def _outcome(function: Callable[[], int]) -> int:
             f"a file could not be read or written: {error}; free some space or check "
             "the path, and run the same command again to go on.",
         )
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        # GPUs say the one, CPUs the other.
+        known = ("RESOURCE_EXHAUSTED", "Out of memory", "Unable to allocate")
+        if not any(sign in str(error) for sign in known):
             raise
         return failed("sparsejax.train", NO_MEMORY, _out_of_memory(error))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sparsejax as sj
-from sparsejax import sharding, train, validation
+from sparsejax import metrics, sharding, train, validation
 from sparsejax.building import ConfigError
 from sparsejax.restoring import restored
 
@@ -90,3 +90,38 @@ def test_split_states_train_the_same_network(mesh, tmp_path, data_dir, capsys):
     assert np.concatenate(same).mean() > 0.999
     # All but a few small arrays are split.
     assert memory[1] < 1.3 * memory[0] / mesh["fsdp"]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_over_other_devices(tmp_path, data_dir, monkeypatch, capsys):
+    def stop(self, step, kind, values):
+        write(self, step, kind, values)
+        if step == 7:
+            raise KeyboardInterrupt
+
+    write = metrics.MetricsWriter.write
+    monkeypatch.setattr(metrics.MetricsWriter, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(command(tmp_path, data_dir))
+    monkeypatch.undo()
+    before = restored(tmp_path)
+    assert before.step == 5
+    split = command(tmp_path, data_dir, "--config.mesh.fsdp=8")
+    assert train.main([*split, "--config.mesh.data=1"]) == train.FINISHED
+    assert "going on from the checkpoint of step 5" in capsys.readouterr().out
+    mesh = json.loads((tmp_path / "config.json").read_text())["mesh"]
+    assert mesh == {"data": 1, "fsdp": 8}
+    # What is in the checkpoint is what it was, and training goes on from it.
+    whole = tmp_path / "whole"
+    assert train.main(command(whole, data_dir)) == train.FINISHED
+    rows = [
+        [row for row in metrics.read(folder / "metrics.jsonl") if "loss" in row]
+        for folder in (tmp_path, whole)
+    ]
+    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
+    losses = [[row["loss"] for row in each] for each in rows]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    states = [restored(folder).state for folder in (tmp_path, whole)]
+    masks = [jax.tree.leaves(sj.masks(state.optimizer_state)) for state in states]
+    same = [np.asarray(a == b).ravel() for a, b in zip(*masks, strict=True)]
+    assert np.concatenate(same).mean() > 0.999

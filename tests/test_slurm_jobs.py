@@ -17,10 +17,11 @@ JOBS = sorted(path.stem for path in (ROOT / "scripts/slurm").glob("[!t]*.sh"))
 __all__ = ["pytestmark", "slurm"]
 
 # One machine with two cores and no GPU, in place of nodes full of them.
-HERE = ["--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=0"]
+HERE = ["--nodes=1", "--cpus-per-task=1", "--gpus-per-node=0", "--mem=0", "--time=30"]
+TWO = "--ntasks-per-node=2"
 
 
-def submit(kind, arguments, folder):
+def submit(kind, arguments, folder, *more):
     environment = {
         **os.environ,
         "PYTHON": sys.executable,
@@ -29,7 +30,7 @@ def submit(kind, arguments, folder):
     output = f"--output={folder}/slurm-%j.out"
     script = ROOT / "scripts" / "slurm" / f"{kind}.sh"
     said = subprocess.run(
-        ["sbatch", "--parsable", *HERE, output, script, *arguments],
+        ["sbatch", "--parsable", *HERE, *more, output, script, *arguments],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -54,7 +55,8 @@ def wait_for_end(job, folder, seconds=300):
 def test_a_job_of_two_processes_resumes_bitwise(how, slurm, tmp_path, data_dir):
     folder, whole = tmp_path / "job", tmp_path / "whole"
     more = ["--config.steps=300", "--config.evaluate_every=100", "--config.mesh.fsdp=1"]
-    job = submit("language", [*options("classify", folder, data_dir), *more], tmp_path)
+    arguments = [*options("classify", folder, data_dir), *more]
+    job = submit("language", arguments, tmp_path, TWO)
     wait_for(folder, "checkpoints/20")
     if how == "killed":
         found = subprocess.run(

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -355,3 +356,19 @@ def test_a_disk_that_fills_up_loses_nothing_and_the_run_goes_on(
         assert_same_run(small_disk / "run", finished)
     finally:
         subprocess.run(["umount", "-l", str(small_disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_device_with_too_little_memory_is_one_line(tmp_path, data_dir):
+    arguments = small(tmp_path / "run", "--config.model.hidden=(30000,30000)")
+    program = shlex.join([sys.executable, "-m", "sparsejax.train", *arguments])
+    ended = subprocess.run(
+        ["bash", "-c", f"ulimit -v 9000000; exec {program}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == train.NO_MEMORY, ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert "too little memory" in ended.stderr
+    assert "lower config.data.batch_size" in ended.stderr

@@ -1,13 +1,13 @@
 """Images as tfds stores them, and as networks take them."""
 
 import io
-from typing import Any
 
 import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
 from jaxtyping import Float, Int
 
+from sparsejax.data.opening import open_split
 from sparsejax.data.pipeline import Source
 
 
@@ -24,9 +24,7 @@ def encoded_examples(builder: tfds.core.DatasetBuilder, split: str) -> Source:
     Returns:
       The examples.
     """
-    # A decorator of tfds hides the method's arguments from type checkers.
-    open_split: Any = builder.as_data_source
-    return open_split(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    return open_split(builder, split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
 def decoded(encoded: bytes, mode: str) -> PIL.Image.Image:

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from sparsejax.data import embedded, pipeline, text, tokenizers
+from sparsejax.data.opening import open_split
 
 _LEFT_OUT = {
     "__pycache__",
@@ -205,8 +206,7 @@ def python_standard_library(
 
 def stored(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str, Any]]:
     """All examples of a prepared split, one after the other."""
-    open_split: Any = builder.as_data_source
-    source = open_split(split=split)
+    source = open_split(builder, split)
     return (source[index] for index in range(len(source)))
 
 

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from sparsejax.building import ConfigError
 from sparsejax.data import pairs, pipeline, stock, text, tokenizers
+from sparsejax.data.opening import open_split
 
 # How many documents a vocabulary is learned from, and a row's share of them estimated.
 _TAUGHT, _SAMPLED = 20_000, 256
@@ -139,8 +140,7 @@ def _opened(
                 f"config.data.name: {builder.data_dir} has no split {split!r}, only "
                 f"{', '.join(splits)}; prepare all of them."
             )
-    open_split: Any = builder.as_data_source
-    return builder, open_split(split="train"), open_split(split=evaluation_split)
+    return builder, open_split(builder, "train"), open_split(builder, evaluation_split)
 
 
 def _first(source: pipeline.Source | Sequence[Any], count: int) -> Iterator[Any]:

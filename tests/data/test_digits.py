@@ -205,3 +205,21 @@ def test_images_are_stored_as_png(data_dir, dataset):
     image = PIL.Image.open(io.BytesIO(source[3]["image"]))
     assert image.format == "PNG"
     np.testing.assert_array_equal(image, dataset.train[3]["image"][..., 0])
+
+
+@pytest.mark.parametrize("how", ["truncated", "emptied", "overwritten"])
+def test_a_damaged_file_is_named(tmp_path, how):
+    digits(data_dir=tmp_path)
+    (file,) = tmp_path.rglob("*digits-train.array_record*")
+    content = bytearray(file.read_bytes())
+    if how == "overwritten":
+        middle = len(content) // 3
+        content[middle : middle + 8] = b"\xff" * 8
+    else:
+        content = content[: len(content) // 2 if how == "truncated" else 0]
+    file.write_bytes(content)
+    dataset = digits(data_dir=tmp_path)
+    with pytest.raises(
+        OSError, match=r"example \d+ of the split 'train' in .*/digits/"
+    ):
+        [dataset.train[index] for index in range(len(dataset.train))]
