@@ -218,8 +218,6 @@ def test_a_damaged_file_is_named(tmp_path, how):
     else:
         content = content[: len(content) // 2 if how == "truncated" else 0]
     file.write_bytes(content)
-    dataset = digits(data_dir=tmp_path)
-    with pytest.raises(
-        OSError, match=r"example \d+ of the split 'train' in .*/digits/"
-    ):
-        [dataset.train[index] for index in range(len(dataset.train))]
+    message = r"example \d+ of the split 'train' in .*/digits/.* its files are damaged"
+    with pytest.raises(OSError, match=message):
+        digits(data_dir=tmp_path)
