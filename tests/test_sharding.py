@@ -1,7 +1,10 @@
 """Training over devices: how arrays are split, and that it changes no result."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -125,3 +128,25 @@ def test_a_run_goes_on_over_other_devices(tmp_path, data_dir, monkeypatch, capsy
     masks = [jax.tree.leaves(sj.masks(state.optimizer_state)) for state in states]
     same = [np.asarray(a == b).ravel() for a, b in zip(*masks, strict=True)]
     assert np.concatenate(same).mean() > 0.999
+
+
+@pytest.mark.slow
+def test_a_move_exchanges_counts_and_sorting_all_weights():
+    script = train.__file__.replace("sparsejax/train.py", "scripts/bench_sharding.py")
+    methods = ("sorting", "rigl", "set", "sr_ste")
+    ended = subprocess.run(
+        [sys.executable, script, "--weights=1e7", "--methods", *methods],
+        env={**os.environ, "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    units = {"B": 1, "kB": 1e3, "MB": 1e6}
+    found = {}
+    for row in re.findall(r"^\| (\w+) \| ([\d.,]+) (\w+) \|", ended.stdout, re.M):
+        found[row[0]] = float(row[1].replace(",", "")) * units[row[2]]
+    assert list(found) == list(methods)
+    # Every weight at least once, against at most 96 counts a search and array.
+    assert found["sorting"] > 4e6
+    assert found["rigl"] == found["set"] < 1e5
+    assert found["sr_ste"] == 0
