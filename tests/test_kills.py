@@ -15,13 +15,13 @@ __all__ = ["compiled_once"]
 
 pytestmark = pytest.mark.slow
 
-# Most of the time it saves or evaluates.
 OFTEN = [
     "--config.log_every=1",
     "--config.evaluate_every=4",
-    "--config.checkpoint_every=2",
     "--config.keep_checkpoints=30",
 ]
+# It is being saved nearly all the time, or seldom.
+SAVES = ["--config.checkpoint_every=2", "--config.checkpoint_every=10"]
 
 
 def rows_of(folder):
@@ -36,7 +36,7 @@ def kill(folder, seed):
       What it was doing: ``"saving"`` or ``"training"``; None if it was over too soon.
     """
     rng = random.Random(seed)
-    process = launch(folder, *OFTEN)
+    process = launch(folder, *OFTEN, SAVES[seed % 2])
     lines, saving = rng.randint(1, 55), seed % 2 == 0
     deadline = time.monotonic() + 200
     while process.poll() is None and time.monotonic() < deadline:
@@ -60,7 +60,7 @@ def killed_and_resumed(folder, seed, whole):
     while (found := kill(folder, seed)) is None:
         shutil.rmtree(folder)
         seed += 1000
-    again = launch(folder, *OFTEN)
+    again = launch(folder, *OFTEN, SAVES[seed % 2])
     said = again.communicate(timeout=300)[0]
     assert again.returncode == train.FINISHED, said
     assert_same_run(folder, whole)
@@ -69,7 +69,7 @@ def killed_and_resumed(folder, seed, whole):
 
 def test_fifty_kills_change_nothing(tmp_path, data_dir):
     whole = tmp_path / "whole"
-    process = launch(whole, *OFTEN)
+    process = launch(whole, *OFTEN, SAVES[0])
     said = process.communicate(timeout=300)[0]
     assert process.returncode == train.FINISHED, said
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
