@@ -54,7 +54,7 @@ class Checkpoints:
         self._damaged = self._folder.with_name("damaged_checkpoints")
         self._report = report
         self._options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-        self._manager = ocp.CheckpointManager(self._folder, options=self._options)
+        self._manager: Any = ocp.CheckpointManager(self._folder, options=self._options)
         self._last: int | None = None
 
     def __enter__(self) -> Self:
@@ -144,7 +144,7 @@ class Checkpoints:
             except Exception as error:
                 reason = _reason(error)
             # One process may find a file damaged that others do not read.
-            if _everywhere(restored is not None):
+            if _everywhere(restored is not None) and restored is not None:
                 return step, *restored
             reason = reason or "another process cannot read it"
             if not set_aside:

@@ -17,6 +17,7 @@ import tensorflow_datasets as tfds
 
 from sparsejax.data import embedded, pipeline, text, tokenizers
 from sparsejax.data.opening import open_split
+from sparsejax.data.pipeline import Example
 
 _LEFT_OUT = {
     "__pycache__",
@@ -204,7 +205,7 @@ def python_standard_library(
     )
 
 
-def stored(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str, Any]]:
+def stored(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[Example]:
     """All examples of a prepared split, one after the other."""
     source = open_split(builder, split)
     return (source[index] for index in range(len(source)))
