@@ -194,6 +194,8 @@ def _until_the_end(
             continue
         if index in ended:
             continue
+        if index == group.index and suspect is not None:
+            code = -signal.SIGABRT  # it was killed here, which is no cause
         ended[index] = code
         link.tell(index, code)
         if code in _FINE:
@@ -224,6 +226,7 @@ def _until_all_know(
         except queue.Empty:
             continue
         if index not in ended:
+            code = -signal.SIGABRT if index == group.index else code
             ended[index] = code
             link.tell(index, code)
 

@@ -373,6 +373,7 @@ def run_flags(run, out, **more):
     return [f"--{key}={value}" for key, value in given.items()]
 
 
+@pytest.mark.slow
 def test_a_run_is_pruned_and_stays_one(run, tmp_path, capsys):
     out = tmp_path / "pruned"
     assert prune.main(run_flags(run, out, method="wanda", structure="2:4")) == 0

@@ -100,6 +100,7 @@ def test_small_dense_networks_are_about_as_large_as_sparse_ones(study):
         assert ratio == pytest.approx(1, abs=0.1), problem
 
 
+@pytest.mark.slow
 def test_stored_numbers_agree(study):
     """results.csv, table.md and the README tell the same."""
     rows = study.records.read(FOLDER / "results.csv", study.training.Row)

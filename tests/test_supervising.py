@@ -84,7 +84,7 @@ def test_all_know_each_other_and_end_well():
     assert running.end() == ([0, 0, 0], ["", "", ""])
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_when_one_is_killed_all_say_which_and_end(victim):
     running = Running(SLEEP, SLEEP, SLEEP)
     os.kill(running.words[victim][0], signal.SIGKILL)
@@ -96,6 +96,7 @@ def test_when_one_is_killed_all_say_which_and_end(victim):
     assert all(one.count("\n") == 1 and killed in one for one in said)
 
 
+@pytest.mark.slow
 def test_a_lost_host_is_named():
     running = Running(SLEEP, SLEEP)
     running.processes[0].kill()
@@ -106,7 +107,8 @@ def test_a_lost_host_is_named():
 
 
 def test_what_one_fails_with_is_the_exit_code_of_all():
-    running = Running(SLEEP, "print('disk full', file=sys.stderr); sys.exit(74)")
+    full = "time.sleep(1.5); print('disk full', file=sys.stderr); sys.exit(74)"
+    running = Running(SLEEP, full)
     codes, said = running.end()
     assert codes == [74, 74]
     assert "process 1 of 2" in said[0]
@@ -114,13 +116,25 @@ def test_what_one_fails_with_is_the_exit_code_of_all():
     assert said[1] == "disk full\n"
 
 
-def test_what_follows_from_a_failure_is_not_taken_for_it():
+@pytest.mark.slow
+def test_what_follows_from_a_failure_is_not_taken_for_it(tmp_path):
     # jax aborts processes that have lost another one, maybe before the news is there.
-    first = "time.sleep(.3); os.kill(os.getpid(), signal.SIGKILL)"
-    running = Running(first, "os.abort()")
+    file = str(tmp_path / "dying")
+    first = f"time.sleep(2); open({file!r}, 'w'); os.kill(os.getpid(), signal.SIGKILL)"
+    second = f"while not os.path.exists({file!r}): pass\nos.abort()"
+    running = Running(first, second)
     codes, said = running.end()
     assert codes == [LOST, LOST]
     assert all("process 0 of 2" in one and "SIGKILL" in one for one in said)
+
+
+@pytest.mark.slow
+def test_a_defect_is_the_exit_code_of_all():
+    running = Running(SLEEP, SLEEP, "time.sleep(1.5); raise ValueError('a defect')")
+    codes, said = running.end()
+    assert codes == [1, 1, 1]
+    assert all("process 2 of 3" in one and "exit code 1" in one for one in said[:2])
+    assert "a defect" in said[2]
 
 
 def test_being_asked_to_stop_is_handed_on():
@@ -164,6 +178,7 @@ def test_a_step_of_slurm_with_several_tasks_is_a_group(tmp_path, monkeypatch):
     assert find_group(None, None, None, alone) is None
 
 
+@pytest.mark.slow
 def test_two_that_say_they_are_the_same_are_told():
     with socket.socket() as free:
         free.bind(("localhost", 0))

@@ -307,9 +307,8 @@ def launch(folder, *overrides):
 
 
 # As many rows as a run of `small` has to write before it is killed.
-@pytest.mark.parametrize(
-    "lines", [9, pytest.param(None, marks=pytest.mark.slow)], ids=["fixed", "random"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [9, None], ids=["fixed", "random"])
 def test_a_killed_run_resumes_bitwise(tmp_path, data_dir, lines):
     overrides = ["--config.log_every=1"]
     if lines is None:

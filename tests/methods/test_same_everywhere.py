@@ -27,7 +27,9 @@ REPLICATED = PartitionSpec()
 SPLIT = PartitionSpec("data")
 
 
-@pytest.mark.parametrize("method", ["rigl", "straight_through"])
+@pytest.mark.parametrize(
+    "method", ["rigl", pytest.param("straight_through", marks=pytest.mark.slow)]
+)
 def test_with_and_without_jit(method):
     tx, params = build(method, "adam"), initial_params()
     state = tx.init(params)
@@ -38,7 +40,9 @@ def test_with_and_without_jit(method):
     assert_same_masks(state, plain_state(method, "adam"))
 
 
-@pytest.mark.parametrize("method", ["rigl", "snip", "hard_concrete"])
+@pytest.mark.parametrize(
+    "method", ["rigl", "snip", pytest.param("hard_concrete", marks=pytest.mark.slow)]
+)
 def test_alone_and_among_vmapped_seeds(method):
     def train(key):
         tx, params = build(method, "adam", seed=key), initial_params()
