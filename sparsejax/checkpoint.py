@@ -11,7 +11,6 @@ import math
 import pathlib
 import zlib
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -60,17 +59,12 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             self.close()
         except CheckpointError:
             # What went wrong first is what the user has to know.
-            if error is None:
+            if error == (None, None, None):
                 raise
 
     def save(self, step: int, state: Any, record: Any) -> None:

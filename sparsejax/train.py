@@ -79,11 +79,12 @@ from sparsejax.data.pipeline import evaluation_batches, train_iterator
 from sparsejax.energy import Energy, find_meters
 from sparsejax.health import DivergedError, check, health
 from sparsejax.metrics import MetricsWriter
+from sparsejax.process_groups import find_group
 from sparsejax.programs import failed
 from sparsejax.progress import progress
 from sparsejax.report import write_report
 from sparsejax.summary_file import collect
-from sparsejax.supervising import MEMBER, find_group, supervise
+from sparsejax.supervising import MEMBER, supervise
 from sparsejax.tasks.base import Task, TrainState
 
 FINISHED, MISUSED, DIVERGED, NOT_SPARSE, NO_MEMORY = 0, 2, 3, 4, 5

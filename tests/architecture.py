@@ -42,8 +42,8 @@ FILES = {
         statistics views""",
     3: "decoding extras",
     4: """average_precision building checkpoint energy health interruption metrics
-        processes programs progress python_lines runs sharding supervising validation
-        workdir""",
+        process_groups process_links processes programs progress python_lines runs
+        sharding supervising validation workdir""",
     5: "restoring",
     6: """configuration cost/__main__ cost_table expected_cost generate pictures
         play plot_style plots prunable prunable_run prune prune_command prune_report

@@ -195,3 +195,4 @@ def test_a_mistake_in_the_config_ends_both(tmp_path, data_dir):
     assert codes == [train.MISUSED] * 2
     # The other one may be ended before it has said the same.
     assert "config.mesh = {'data': -1, 'fsdp': 3} does not fit" in "".join(said)
+    assert "Run the same command again" not in "".join(said)

@@ -12,11 +12,13 @@ import time
 import pytest
 
 from sparsejax.building import ConfigError
-from sparsejax.supervising import LOST, Group, find_group
+from sparsejax.process_groups import Group, find_group
+from sparsejax.supervising import LOST
 
 SUPERVISOR = """
 import sys
-from sparsejax.supervising import Group, supervise
+from sparsejax.process_groups import Group
+from sparsejax.supervising import supervise
 address, count, index, program = sys.argv[1:]
 group = Group(address, int(count), int(index))
 sys.exit(supervise(group, [sys.executable, "-c", program], "tests"))
