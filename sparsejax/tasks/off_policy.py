@@ -127,9 +127,8 @@ def off_policy(
 
     def update(state: TrainState) -> tuple[TrainState, Metrics]:
         memory = state.model_state
-        key = experience.role_key(state, "learn")
-        sample_key, learn_key = jax.random.split(key)
-        sequence = buffer.sample(memory.replay, sample_key).experience
+        key = experience.role_key(state, "replay")
+        sequence = buffer.sample(memory.replay, key).experience
         found = outcome(sequence, learner.discount)
         batch = Batch(
             experience.observed(memory, sequence.observation[:, 0]),
@@ -138,7 +137,7 @@ def off_policy(
             experience.observed(memory, found.next_observation),
             found.discount,
         )
-        return learner.learn(state, batch, learn_key)
+        return learner.learn(state, batch, experience.role_key(state, "learn"))
 
     return agent_task(
         config,
