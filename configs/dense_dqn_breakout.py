@@ -23,7 +23,7 @@ from sparsejax import recipes
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    """Builds the config; the only argument is ``breakout``, the default."""
+    """Builds the config; arguments: ``breakout``, the default, or ``cnn``."""
     return recipes.dqn_breakout("dense", argument)
 
 

@@ -12,6 +12,7 @@ see experiments/sparse_rl.
 
   python -m sparsejax.train --config=configs/magnitude_dqn_breakout.py
   python -m sparsejax.train --config=magnitude_dqn_breakout --config.seeds=3
+  python -m sparsejax.train --config=magnitude_dqn_breakout:cnn
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from sparsejax import recipes
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    """Builds the config; the only argument is ``breakout``, the default."""
+    """Builds the config; arguments: ``breakout``, the default, or ``cnn``."""
     return recipes.dqn_breakout("magnitude", argument)
 
 

@@ -23,7 +23,7 @@ ARGUMENTS = {
     "transformer": ("python", "lm1b", "c4"),
     "transformer_classifier": ("python",),
     "dqn_cartpole": ("cartpole",),
-    "dqn_breakout": ("breakout",),
+    "dqn_breakout": ("breakout", "cnn"),
     "sac_pendulum": ("pendulum",),
     "sac_halfcheetah": ("halfcheetah",),
     "sac_ant": ("ant",),

@@ -52,8 +52,8 @@ class StackedConvolutions(nnx.Module):
                 f"input_shape = {tuple(input_shape)} is not [height, width, channels]; "
                 "use an environment that shows images, or the model 'mlp'."
             )
-        if hidden < 1:
-            raise ValueError(f"hidden = {hidden}: use a width of at least 1.")
+        if not isinstance(hidden, int) or hidden < 1:
+            raise ValueError(f"hidden = {hidden!r}: give one width of at least 1.")
         height, width, channels = input_shape
         self.depth, self.layer_norm = len(convolutions), layer_norm
         normal = nnx.initializers.he_normal()

@@ -56,7 +56,8 @@ def dqn_breakout(method: str, argument: str | None = None) -> ConfigDict:
 
     Args:
       method: A method's name.
-      argument: ``None`` or ``"breakout"``.
+      argument: ``None`` or ``"breakout"``; ``"cnn"`` for MinAtar's own network, whose
+        convolution may have a method of its own: ``config.encoder.method``.
 
     Returns:
       The config: a perceptron of 128-128 with LayerNorm, adam at 5e-4, one update every
@@ -69,11 +70,14 @@ def dqn_breakout(method: str, argument: str | None = None) -> ConfigDict:
       >>> dqn_breakout("rigl").data.name
       'gymnax:Breakout-MinAtar'
     """
-    check_argument(f"{method}_dqn_breakout", argument, ("breakout",))
+    check_argument(f"{method}_dqn_breakout", argument, ("breakout", "cnn"))
     steps = FieldReference(37_500)
     config = _agent(steps, seeds=8)
     config.task = _dqn(n_steps=1, target_every=200, exploration=0.1)
-    config.model = {"name": "mlp", "hidden": (128, 128), "layer_norm": True}
+    if argument == "cnn":
+        config.model = {"name": "minatar_cnn", "hidden": 128, "layer_norm": True}
+    else:
+        config.model = {"name": "mlp", "hidden": (128, 128), "layer_norm": True}
     config.data = _experience(
         "gymnax:Breakout-MinAtar",
         batch_size=32,
@@ -244,6 +248,8 @@ def _agent(steps: FieldReference, *, seeds: int) -> ConfigDict:
     config.evaluate_every = 1_000
     config.checkpoint_every = 5_000
     config.keep_checkpoints = 2
+    # Of convolutions, where the network has some: what is not set is as elsewhere.
+    config.encoder = {"method": _own_method()}
     return config
 
 
@@ -267,9 +273,13 @@ def _two_roles(config: ConfigDict) -> None:
     for role in ("actor", "critic"):
         config[role] = {
             "model": {"name": placeholder(str), "hidden": placeholder(tuple)},
-            "method": {"name": placeholder(str), "sparsity": placeholder(float)},
+            "method": _own_method(),
         }
     config.actor_share = placeholder(float)
+
+
+def _own_method() -> dict[str, Any]:
+    return {"name": placeholder(str), "sparsity": placeholder(float)}
 
 
 def _dqn(*, n_steps: int, target_every: int, exploration: float) -> dict[str, Any]:

@@ -17,8 +17,9 @@ import sparsejax as sj
 from sparsejax.building import ConfigError, build, plain
 from sparsejax.nn.recording import layer_inputs
 from sparsejax.tasks import sparse_network
+from sparsejax.tasks.per_part import joined, only, per_part
 
-__all__ = ["AgentNetworks", "Part", "agent_networks", "per_part"]
+__all__ = ["AgentNetworks", "Part", "agent_networks"]
 
 
 class Part(NamedTuple):
@@ -65,8 +66,9 @@ def agent_networks(
 
     ``config.model`` and ``config.method`` are those of every part; the fields of
     ``config.actor.model``, ``config.critic.method`` and so on go before them, None
-    excepted. ``config.actor_share``, if set, splits the weights that the sparsity of
-    ``config.method`` leaves of all parts: the actor gets that share, the others the
+    excepted, and those of ``config.encoder.method`` before both, for layers with
+    convolutions. ``config.actor_share``, if set, splits the weights that the sparsity
+    of ``config.method`` leaves of all parts: the actor gets that share, the others the
     rest in proportion to their size.
 
     Args:
@@ -88,7 +90,7 @@ def agent_networks(
         graphs[name], shapes[name], state = sparse_network.split(module)
         if jax.tree.leaves(state):
             raise ConfigError(
-                f"config.model.name = {_merged(config, part.role, 'model')['name']!r} "
+                f"config.model.name = {_fields(config, part.role, 'model')['name']!r} "
                 "has state beside its parameters, such as BatchNorm's; use 'mlp', "
                 "'minatar_cnn', 'nature_cnn', 'impala_cnn' or 'simba'."
             )
@@ -109,17 +111,40 @@ def agent_networks(
         seen = [x for _, x in layer_inputs(model, inputs)]
         return [x.reshape(-1, x.shape[-1]) for x in seen[1:]]
 
-    def method(name: str, seed: Any, **given: Any) -> Any:
-        part = parts[name]
-        ones = jnp.ones((1, *part.input_shape))
+    encoders = _encoders(config, shapes)
+
+    def group_of(path: str) -> str:
+        """The part, or its encoder, that a parameter trains with."""
+        name, _, rest = path.partition("/")
+        is_encoders = rest.partition("/")[0] in encoders.get(name, ())
+        return f"{name}/encoder" if is_encoders else name
+
+    groups = [*parts, *(f"{name}/encoder" for name in encoders)]
+
+    def method(group: str, seed: Any, **given: Any) -> Any:
+        name, _, is_encoders = group.partition("/")
+        fields = _fields(config, parts[name].role, "method") | sparsities.get(name, {})
+        if is_encoders:
+            fields = _merged(fields, config["encoder"], "method")
+        ones = jnp.ones((1, *parts[name].input_shape))
+
+        def network(params: PyTree) -> Array:
+            if encoders:
+                raise ConfigError(
+                    f"config.method.name = {fields['name']!r} looks at a network as a "
+                    "whole, and so leaves no method to config.encoder; set "
+                    "config.encoder.method to None."
+                )
+            return apply(params, name, ones)
+
         return build(
-            "method",
-            _merged(config, part.role, "method") | sparsities.get(name, {}),
+            "encoder.method" if is_encoders else "method",
+            fields,
             "sparsejax.methods",
             inner,
             nested=sparse_network.NESTED,
             seed=seed,
-            network=lambda params: apply(params, name, ones),
+            network=network,
             **given,
         )
 
@@ -127,91 +152,41 @@ def agent_networks(
     sparsities.update(_split_budget(config, parts, shapes, method))
     further = dict(dense or {})
     transformation = per_part(
-        {name: method(name, 0) for name in parts} | dict.fromkeys(further, inner)
+        {group: method(group, 0) for group in groups} | dict.fromkeys(further, inner),
+        group_of,
     )
 
     def initialise(key: Key[Array, ""]) -> tuple[PyTree, optax.OptState]:
-        params: dict[str, Any] = {}
-        states: dict[str, Any] = {}
-        hidden = dict.fromkeys([*parts, *further], optax.MaskedNode())
-        for index, (name, part) in enumerate(parts.items()):
-            keys = jax.random.split(jax.random.fold_in(key, index), 3)
-            whole = sparse_network.split(_model(config, part, keys[0]))[1]
-            sparse, states[name] = sparse_network.sparse_start(
-                lambda name=name, key=keys[1], **given: method(name, key, **given),
-                hidden | {name: whole},
-                key=keys[2],
+        keys = {
+            name: jax.random.split(jax.random.fold_in(key, index), 3)
+            for index, name in enumerate(parts)
+        }
+        whole: dict[str, Any] = {
+            name: sparse_network.split(_model(config, part, keys[name][0]))[1]
+            for name, part in parts.items()
+        }
+        whole |= {name: jnp.asarray(v, jnp.float32) for name, v in further.items()}
+        params, states = [whole], {}
+        for group in groups:
+            name, _, is_encoders = group.partition("/")
+            mask_key, weight_key = keys[name][1:]
+            if is_encoders:
+                mask_key, weight_key = (
+                    jax.random.fold_in(key, 1) for key in (mask_key, weight_key)
+                )
+            sparse, states[group] = sparse_network.sparse_start(
+                lambda group=group, key=mask_key, **given: method(group, key, **given),
+                only(group, whole, group_of),
+                key=weight_key,
                 initialization=scaling,
                 layout=None,
             )
-            params[name] = sparse[name]
-        for name, value in further.items():
-            params[name] = jnp.asarray(value, jnp.float32)
-            states[name] = inner.init(hidden | {name: params[name]})
-        return params, states
+            params.append(sparse)
+        for name in further:
+            states[name] = inner.init(only(name, whole, group_of))
+        return joined(params), states
 
     return AgentNetworks(initialise, apply, hidden_units, transformation, module_of)
-
-
-def per_part(
-    transformations: Mapping[str, optax.GradientTransformation],
-) -> optax.GradientTransformationExtraArgs:
-    """Gives every part of ``{part: parameters}`` a transformation of its own.
-
-    As `optax.partition`, but ``grad_fn``, where it is given, is handed to each part as
-    a function of its own parameters.
-
-    Args:
-      transformations: Part to transformation.
-
-    Returns:
-      One transformation; its state is ``{part: state}``.
-
-    Example:
-      >>> tx = per_part({"actor": sj.static(optax.sgd(1.0), sparsity=0.5),
-      ...                "critic": optax.sgd(0.5)})
-      >>> params = {"actor": {"kernel": jnp.ones((2, 2))}, "critic": jnp.ones(1)}
-      >>> state = tx.init(params)
-      >>> updates, state = tx.update(params, state, params)
-      >>> updates["critic"].tolist(), sj.counts(state)
-      ([-0.5], {'actor/kernel': (2, 4)})
-    """
-    extended = {
-        name: optax.with_extra_args_support(one)
-        for name, one in transformations.items()
-    }
-
-    def only(name: str, tree: PyTree) -> PyTree:
-        return {part: optax.MaskedNode() for part in tree} | {name: tree[name]}
-
-    def init_fn(params: PyTree) -> PyTree:
-        return {name: one.init(only(name, params)) for name, one in extended.items()}
-
-    def update_fn(
-        updates: PyTree,
-        state: PyTree,
-        params: PyTree = None,
-        *,
-        grad_fn: Callable[[PyTree], PyTree] | None = None,
-        **extra: Any,
-    ) -> tuple[PyTree, PyTree]:
-        new_updates, new_state = {}, {}
-        for name, one in extended.items():
-            if grad_fn is not None:
-
-                def of_part(tree: PyTree, name: str = name) -> PyTree:
-                    assert grad_fn is not None
-                    return only(name, grad_fn({**params, name: tree[name]}))
-
-                extra = {**extra, "grad_fn": of_part}
-            found: Any
-            found, new_state[name] = one.update(
-                only(name, updates), state[name], only(name, params), **extra
-            )
-            new_updates[name] = found[name]
-        return new_updates, new_state
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _split_budget(
@@ -252,11 +227,48 @@ def _split_budget(
     return found
 
 
-def _merged(config: Mapping[str, Any], role: str, field: str) -> dict[str, Any]:
-    """The fields of a role before those of all; another name begins anew."""
+def _encoders(
+    config: Mapping[str, Any], shapes: Mapping[str, PyTree]
+) -> dict[str, set[str]]:
+    """Names of the convolutional layers of each part, where they have a method."""
+    own = ((plain(config.get("encoder")) or {}).get("method")) or {}
+    own = {"name": own} if isinstance(own, str) else own
+    if all(value is None for value in own.values()):
+        return {}
+    found = {
+        name: {
+            layer
+            for layer, tree in layers.items()
+            if any(leaf.ndim > 2 for leaf in jax.tree.leaves(tree))
+        }
+        for name, layers in shapes.items()
+    }
+    found = {name: layers for name, layers in found.items() if layers}
+    where = f"config.encoder.method = {own}"
+    if not found:
+        raise ConfigError(
+            f"{where}: config.model.name = {plain(config['model'])['name']!r} has no "
+            "convolutions; set config.method, or choose 'minatar_cnn', 'nature_cnn' or "
+            "'impala_cnn'."
+        )
+    if config.get("actor_share") is not None:
+        raise ConfigError(
+            f"{where} and config.actor_share = {config['actor_share']}: a budget that "
+            "is split leaves the encoder none of its own; set one of them to None."
+        )
+    return found
+
+
+def _fields(config: Mapping[str, Any], role: str, field: str) -> dict[str, Any]:
+    """The fields of a role before those of all."""
     common = plain(config[field])
     common = {"name": common} if isinstance(common, str) else dict(common)
-    own = (plain(config.get(role)) or {}).get(field) or {}
+    return _merged(common, config.get(role), field)
+
+
+def _merged(common: Mapping[str, Any], before: Any, field: str) -> dict[str, Any]:
+    """``before[field]`` before some fields, None excepted; another name begins anew."""
+    own = (plain(before) or {}).get(field) or {}
     own = {"name": own} if isinstance(own, str) else own
     own = {key: value for key, value in own.items() if value is not None}
     if own.get("name", common["name"]) != common["name"]:
@@ -268,7 +280,7 @@ def _merged(config: Mapping[str, Any], role: str, field: str) -> dict[str, Any]:
 def _model(config: Mapping[str, Any], part: Part, key: Key[Array, ""]) -> nnx.Module:
     return build(
         "model",
-        _merged(config, part.role, "model"),
+        _fields(config, part.role, "model"),
         "sparsejax.models",
         part.input_shape,
         part.outputs,

@@ -6,7 +6,8 @@ import pytest
 
 import sparsejax as sj
 from sparsejax.building import ConfigError
-from sparsejax.tasks.agent_networks import Part, agent_networks, per_part
+from sparsejax.tasks.agent_networks import Part, agent_networks
+from sparsejax.tasks.per_part import per_part
 
 PARTS = {
     "actor": Part("actor", (6,), 4),
@@ -71,6 +72,85 @@ def test_one_budget_is_split_between_the_actor_and_the_critics():
     assert kept == pytest.approx(0.1 * total, abs=2)
     assert found["actor"][0] == pytest.approx(0.2 * 0.1 * total, abs=1)
     assert found["critic1"][0] == pytest.approx(found["critic2"][0], abs=1)
+
+
+def with_encoder(**encoder):
+    return config(
+        model={"name": "minatar_cnn", "hidden": 16}, encoder={"method": encoder}
+    )
+
+
+SYNFLOW = {"name": "synflow", "sparsity": 0.5}
+PIXELS = {"values": Part("values", (10, 10, 4), 3)}
+
+
+def test_an_encoder_may_have_its_own_sparsity_and_method():
+    given = with_encoder(name="set", sparsity=0.5, every=3, stop=8)
+    built = agent_networks(given, PIXELS, inner=optax.adam(1e-2))
+    params, state = built.initialise(jax.random.key(0))
+    first = sj.masks(state)["values"]
+    counts = sj.counts(state)
+    active, size = counts.pop("values/convolution0/kernel")
+    assert (active, size) == (288, 576)
+    total = sum(size for _, size in counts.values())
+    assert sum(active for active, _ in counts.values()) == round(0.1 * total)
+    images = jax.random.normal(jax.random.key(1), (5, 10, 10, 4))
+
+    @jax.jit
+    def step(params, state):
+        gradients = jax.grad(
+            lambda params: jnp.square(built.apply(params, "values", images) - 1).sum()
+        )(params)
+        updates, state = built.transformation.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    moved = {"convolution0": [], "hidden": []}
+    last = first
+    for _ in range(6):
+        params, state = step(params, state)
+        masks = sj.masks(state)["values"]
+        for layer, found in moved.items():
+            found.append(bool((masks[layer]["kernel"] != last[layer]["kernel"]).any()))
+        last = masks
+    # Updates 0, 1, ...: SET moves every third, RigL every second, neither at 0.
+    assert moved["convolution0"] == [False, False, False, True, False, False]
+    assert moved["hidden"] == [False, False, True, False, True, False]
+    assert sj.counts(state)["values/convolution0/kernel"] == (288, 576)
+    sj.verify(params, state)
+
+
+def test_without_a_method_of_its_own_an_encoder_is_as_the_rest():
+    plain, own = (
+        agent_networks(given, PIXELS, inner=optax.sgd(0.1)).initialise(
+            jax.random.key(0)
+        )
+        for given in (
+            config(model={"name": "minatar_cnn", "hidden": 16}),
+            with_encoder(name=None, sparsity=None),
+        )
+    )
+    jax.tree.map(np.testing.assert_array_equal, plain[0], own[0])
+
+
+@pytest.mark.parametrize(
+    ("parts", "changes", "message"),
+    [
+        (PARTS, config(encoder={"method": {"sparsity": 0.5}}), "has no convolutions"),
+        (PIXELS, {**with_encoder(sparsity=0.5), "actor_share": 0.5}, "set one of them"),
+        (
+            PIXELS,
+            {**with_encoder(sparsity=0.5), "method": SYNFLOW},
+            "config.encoder.method",
+        ),
+    ],
+)
+def test_an_encoder_that_cannot_be_is_refused(parts, changes, message):
+    def begin():
+        built = agent_networks(changes, parts, inner=optax.sgd(0.1))
+        return built.initialise(jax.random.key(0))
+
+    with pytest.raises(ConfigError, match=message):
+        begin()
 
 
 @pytest.mark.parametrize(
