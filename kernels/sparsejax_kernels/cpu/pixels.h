@@ -12,8 +12,14 @@ constexpr int kMostVectors = 8;
 // The first count lanes of a vector, at most N; writes nothing behind them.
 template <int N>
 INLINE void store_up_to(float* to, Vector<N> value, i64 count) {
-  float lanes[N];
   if (count >= N) return store<N>(to, value);
+#if defined(__AVX512F__)
+  if constexpr (N == 16) {
+    const __mmask16 which = (1u << count) - 1;
+    return _mm512_mask_storeu_ps(to, which, (__m512)value);
+  }
+#endif
+  float lanes[N];
   store<N>(lanes, value);
   i64 done = 0;
 #pragma GCC unroll 4
@@ -47,13 +53,14 @@ bool sum_pixels_of(const float* panel, const Rows<Index>& rows, Epilogue epilogu
       for (int v = 0; v < V; ++v) sums[u][v] += value * load<N>(row + v * N);
       if (kTail) tail[u] += value * load<4>(tails + index * 4);
     };
+    const i64 length = without_padding(indices, rows.length, rows.limit);
     i64 k = 0, at[4];
-    for (; k + 4 <= rows.length; k += 4) {
+    for (; k + 4 <= length; k += 4) {
       four_indices(indices + k, at);
 #pragma GCC unroll 4
       for (int u = 0; u < 4; ++u) add(values[k + u], at[u], u % U);
     }
-    for (; k < rows.length; ++k) add(values[k], indices[k], 0);
+    for (; k < length; ++k) add(values[k], indices[k], 0);
     const float bias = epilogue.bias ? epilogue.bias[r] : 0.f;
     float* to = y + r * stride;
 #pragma GCC unroll 8
@@ -129,6 +136,68 @@ INLINE Vector<16> even(Vector<16> a, Vector<16> b) {
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24,
                                  26, 28, 30);
 }
+INLINE Vector<4> odd(Vector<4> a, Vector<4> b) {
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7);
+}
+INLINE Vector<8> odd(Vector<8> a, Vector<8> b) {
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+}
+INLINE Vector<16> odd(Vector<16> a, Vector<16> b) {
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25,
+                                 27, 29, 31);
+}
+
+// A filter in registers: as memory it would be read again after every store.
+struct Filter {
+  Vector<kLanes> taps[9];
+  Vector<kLanes> bias;
+
+  INLINE Filter(const float* from, float constant) : bias(broadcast<kLanes>(constant)) {
+#pragma GCC unroll 9
+    for (int tap = 0; tap < 9; ++tap) taps[tap] = broadcast<kLanes>(from[tap]);
+  }
+};
+
+// A vector of pixels of each of R output rows below one another, which read the same
+// input rows, pitch apart: loads across cache lines are what a filter waits for.
+template <int R, int S>
+INLINE void filter_rows(const float* from, i64 pitch, const Filter& filter, bool relu,
+                        Vector<kLanes>* results) {
+  constexpr int N = kLanes;
+  // Three sums in flight at least, since each waits for the one before.
+  constexpr int U = R < 3 ? 3 : 1;
+  Vector<N> sums[R][U] = {};
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) sums[r][0] = filter.bias;
+#pragma GCC unroll 8
+  for (int row = 0; row < (R - 1) * S + 3; ++row, from += pitch) {
+    Vector<N> inputs[3];
+    if (S == 1) {
+#pragma GCC unroll 3
+      for (int column = 0; column < 3; ++column) inputs[column] = load<N>(from + column);
+    } else {
+      const Vector<N> left = load<N>(from), right = load<N>(from + N);
+      inputs[0] = even(left, right);
+      inputs[1] = odd(left, right);
+      inputs[2] = even(load<N>(from + 2), load<N>(from + N + 2));
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const int tap = 3 * (row - r * S);
+      if (tap < 0 || tap > 6) continue;
+#pragma GCC unroll 3
+      for (int column = 0; column < 3; ++column)
+        sums[r][column % U] += filter.taps[tap + column] * inputs[column];
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    Vector<N> sum = sums[r][0];
+#pragma GCC unroll 3
+    for (int u = 1; u < U; ++u) sum += sums[r][u];
+    results[r] = relu ? positive<N>(sum) : sum;
+  }
+}
 
 // One channel, filtered: a plane with a border of zeros is a line, in which the nine
 // inputs of an output lie at fixed distances.
@@ -150,33 +219,27 @@ void filter_plane(const float* x, const Plane& plane, const float* taps, float b
     to[width] = 0;
   }
   memset(bordered + (height + 1) * wide, 0, (wide + kBehind) * sizeof(float));
-  auto filter = [&](const float* from) __attribute__((always_inline)) {
-    // Three sums in flight, since each waits for the one before.
-    Vector<N> sums[3] = {broadcast<N>(bias)};
-#pragma GCC unroll 3
-    for (int row = 0; row < 3; ++row) {
-#pragma GCC unroll 3
-      for (int column = 0; column < 3; ++column)
-        sums[column] += taps[3 * row + column] * load<N>(from + row * wide + column);
-    }
-    const Vector<N> sum = sums[0] + (sums[1] + sums[2]);
-    return relu ? positive<N>(sum) : sum;
-  };
+  const Filter filter(taps, bias);
   const i64 stride = plane.stride;
-  for (i64 h = 0; h < plane.rows; ++h) {
-    const float* from = bordered + (h * stride + plane.skip_rows) * wide +
-                        plane.skip_columns;
-    float* to = y + h * plane.columns;
-    const i64 left = (plane.rows - h) * plane.columns;
+  auto filter_from = [&](i64 h, auto count, auto step) __attribute__((always_inline)) {
+    constexpr int R = decltype(count)::value, S = decltype(step)::value;
+    const float* from = bordered + (h * S + plane.skip_rows) * wide + plane.skip_columns;
     for (i64 w = 0; w < plane.columns; w += N) {
-      const Vector<N> sum =
-          stride == 1 ? filter(from + w)
-                      : even(filter(from + 2 * w), filter(from + 2 * w + N));
-      if (w + N <= left)
-        store<N>(to + w, sum);
-      else
-        store_up_to<N>(to + w, sum, plane.columns - w);
+      Vector<N> results[R];
+      filter_rows<R, S>(from + w * S, wide, filter, relu, results);
+      float* to = y + h * plane.columns + w;
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r)
+        store_up_to<N>(to + r * plane.columns, results[r], plane.columns - w);
     }
+  };
+  i64 h = 0;
+  if (stride == 1) {
+    for (; h + 4 <= plane.rows; h += 4) filter_from(h, Count<4>{}, Count<1>{});
+    for (; h < plane.rows; ++h) filter_from(h, Count<1>{}, Count<1>{});
+  } else {
+    for (; h + 2 <= plane.rows; h += 2) filter_from(h, Count<2>{}, Count<2>{});
+    for (; h < plane.rows; ++h) filter_from(h, Count<1>{}, Count<2>{});
   }
 }
 
