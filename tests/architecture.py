@@ -47,7 +47,8 @@ FILES = {
     5: "restoring",
     6: """configuration cost/__main__ cost_table expected_cost generate pictures
         play plot_style plots prunable prunable_run prune prune_command prune_report
-        report report_page report_style return_plots summary_file sweep train""",
+        report report_page report_style return_plots summary_file sweep topology_rows
+        train training""",
 }
 
 MAY_IMPORT = {

@@ -8,7 +8,7 @@ import sys
 import pytest
 from test_train import final_arrays, rows
 
-from sparsejax import configuration, play, train
+from sparsejax import configuration, play, topology_rows, train
 
 pytest.importorskip("flashbax")
 pytest.importorskip("gymnax")
@@ -94,14 +94,14 @@ def test_what_cannot_be_played_is_one_line(finished, options, message, capsys):
 
 def test_an_interrupted_run_goes_on_bitwise(finished, tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    real = train._write_topology
+    real = topology_rows.write
 
     def interrupted(metrics, step, state):
         real(metrics, step, state)
         if step == 150:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "_write_topology", interrupted)
+    monkeypatch.setattr(topology_rows, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train.main(command(folder))
     monkeypatch.undo()

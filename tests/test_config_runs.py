@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 from test_configs import ARGUMENTS
 
-from sparsejax import configuration, train
+from sparsejax import configuration, training
 
 STEPS = 20
 TEXT = {
@@ -76,7 +76,7 @@ def shrunk(spec):
 def test_twenty_steps(spec, tmp_path, data_dir):
     folder = tmp_path / "run"
     command = configuration.Command(shrunk(spec), spec, folder, "")
-    assert train.run(command) == train.FINISHED
+    assert training.run(command) == training.FINISHED
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["step"] == STEPS
     assert math.isfinite(summary["train"]["loss"])

@@ -13,7 +13,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 import sparsejax as sj
-from sparsejax import configuration, hugging_face, prune, prune_command, train
+from sparsejax import configuration, hugging_face, prune, prune_command, train, training
 from sparsejax.data.tokenizers import train_byte_pairs
 from sparsejax.layers import leaves_with_paths
 from sparsejax.models.transformer import transformer
@@ -449,7 +449,7 @@ def test_training_goes_on_from_a_pruned_run(run, tmp_path):
     )
     folder = tmp_path / "on"
     command = configuration.Command(config, "static_pruned_transformer", folder, "")
-    assert train.run(command) == train.FINISHED
+    assert training.run(command) == training.FINISHED
     first, last = restored(out), restored(folder)
     kept = [sj.masks(one.state.optimizer_state) for one in (first, last)]
     jax.tree.map(np.testing.assert_array_equal, *kept)
