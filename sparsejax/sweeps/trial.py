@@ -24,7 +24,7 @@ FINISHED, INTERRUPTED = 0, 75
 #: has too little memory.
 HOPELESS = (2, 3, 4, 5)
 
-_VERDICT, _LOG = "verdict.json", "train.log"
+_ROWS, _VERDICT, _LOG = "metrics.jsonl", "verdict.json", "train.log"
 
 # Until a run has saved after it was asked to stop.
 _PATIENCE = 100.0
@@ -60,7 +60,7 @@ def standing(folder: pathlib.Path, steps: int) -> Standing:
       >>> standing(pathlib.Path("no/such/run"), 10).state
       'unfinished'
     """
-    step, metrics = _progress(folder / "metrics.jsonl")
+    step, metrics = _progress(folder / _ROWS)
     summary, verdict = _read(folder / "summary.json"), _read(folder / _VERDICT)
     if summary.get("step") == steps:
         return Standing("finished", steps, summary.get("final", metrics), "")
@@ -83,7 +83,8 @@ class Job:
     Args:
       arguments: of ``python -m sparsejax.train``, without ``--workdir``.
       folder: The run directory.
-      retries: How often a run that fails is tried again.
+      retries: How often a run that fails, and has got no further than before, is tried
+        again.
     """
 
     def __init__(self, arguments: Sequence[str], folder: pathlib.Path, retries: int):
@@ -128,11 +129,14 @@ class Job:
     def _repeat(self, attempt: Any) -> int:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / _VERDICT).unlink(missing_ok=True)
-        failures = 0
+        failures, furthest = 0, _progress(self.folder / _ROWS)[0]
         while True:
             code = attempt()
             if code == INTERRUPTED and not self._asked:
                 continue  # somebody else's signal: what was saved goes on
+            step, _ = _progress(self.folder / _ROWS)
+            if step > furthest:
+                failures, furthest = 0, step
             failures += code not in (FINISHED, INTERRUPTED)
             if code in (FINISHED, INTERRUPTED, *HOPELESS) or failures > self.retries:
                 break

@@ -50,6 +50,37 @@ def test_what_may_get_better_is_tried_again(tmp_path, ends, retries, code, count
         assert found.message == f"sparsejax.train: start {count - 1}"
 
 
+# Gets as many steps further as it is told at each start, of which all but the last end
+# by a kill.
+ADVANCING = """
+import json, os, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+rows = folder / "metrics.jsonl"
+steps = [json.loads(line)["step"] for line in open(rows)] if rows.exists() else []
+further = {further}[len(steps)]
+with open(rows, "a") as file:
+    print(json.dumps(dict(step=sum(steps[-1:]) + further)), file=file)
+if len(steps) + 1 < len({further}):
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize(
+    ("further", "retries", "code"),
+    [
+        ([5, 5, 5, 5, 5, 5], 1, 0),
+        ([5, 0, 5, 0, 1], 2, 0),
+        ([5, 0, 5, 0, 1], 1, -9),
+        ([5, 0, 0, 0], 2, -9),
+    ],
+)
+def test_only_what_gets_no_further_uses_up_its_retries(
+    tmp_path, further, retries, code
+):
+    job = Pretended(ADVANCING.format(further=further), tmp_path / "run", retries)
+    assert job() == code
+
+
 def test_a_signal_is_named(tmp_path):
     assert Pretended(COUNTED.format(ends=[-9]), tmp_path)() == -9
     assert standing(tmp_path, 10).message == "killed by SIGKILL"
