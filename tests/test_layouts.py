@@ -24,8 +24,8 @@ METHODS = ("rigl", "srigl", "set", "granet", "sr_ste", "snip")
 MODELS = ("mlp", "wide_resnet", "transformer")
 MOVES, EVERY = 20, 5
 # GraNet cuts all layers at one magnitude, about which the weights of this network lie
-# as close as 1e-4 times their gradients are rounded: at 1e-4 some fall on the other side
-# at the third move, and one network becomes another.
+# as close as 1e-4 times their gradients are rounded: at 1e-4 some fall on the other
+# side at the third move, and one network becomes another.
 RATES = {("granet", "wide_resnet"): 1e-6}
 
 
