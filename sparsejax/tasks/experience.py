@@ -49,6 +49,8 @@ Role = Literal["act", "replay", "learn", "evaluate"]
 def role_key(state: TrainState, role: Role) -> Key[Array, ""]:
     """The key of a step for one purpose; no other purpose or step has the same.
 
+    Of the first 2**30 steps, that is.
+
     Args:
       state: Whose key and step it follows from.
       role: What is drawn.
@@ -56,7 +58,6 @@ def role_key(state: TrainState, role: Role) -> Key[Array, ""]:
     Returns:
       The key.
     """
-    # Small agents spend much of a step on drawing: one fold, not two.
     roles = get_args(Role)
     number = state.step.astype(jnp.uint32) * len(roles) + roles.index(role)
     return jax.random.fold_in(state.key, number)

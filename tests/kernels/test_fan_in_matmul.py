@@ -98,6 +98,18 @@ def test_more_than_65535_inputs(level, monkeypatch):
         agrees_with_dense(w, batch, "cpu")
 
 
+@needs_native
+def test_indices_too_narrow_for_padding_have_none():
+    rng = np.random.default_rng(0)
+    indices = rng.integers(0, 2**16, (3, 8)).astype(np.uint16)
+    indices[:, -4:] = 70_000 - 2**16
+    w = FanIn(jnp.ones((3, 8)), jnp.asarray(indices), 70_000)
+    x = jnp.asarray(rng.standard_normal((9, 70_000)), jnp.float32)
+    y = matmul(x, w, implementation="cpu")
+    expected = matmul(x, w, implementation="reference")
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3), (2, 0, 3)])
 def test_any_batch_rank(implementation, shape):

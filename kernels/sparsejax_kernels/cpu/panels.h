@@ -40,6 +40,8 @@ INLINE void four_indices(const i32* from, i64* to) {
 template <class Index>
 INLINE i64 without_padding(const Index* indices, i64 length, i64 limit) {
   const Index padding = static_cast<Index>(limit);
+  // Indices too narrow for the limit have no padding.
+  if (static_cast<i64>(padding) != limit) return length;
   while (length >= 4) {
     const Index* last = indices + length - 4;
     const bool all = (last[0] == padding) & (last[1] == padding) & (last[2] == padding) &
