@@ -97,12 +97,12 @@ def titles(axes: Any, title: str, detail: str) -> None:
     )
 
 
-def steps_axis(axes: Any) -> None:
+def steps_axis(axes: Any, intervals: int = 6) -> None:
     """Makes the horizontal axis count training steps from 0."""
     ticker = require("matplotlib.ticker", extra="train")
     axes.set_xlabel("step")
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=intervals, integer=True))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
 

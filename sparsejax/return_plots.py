@@ -96,7 +96,7 @@ def activity(evaluation: Rows) -> Any:
             axes.plot(steps, values, color=plot_style.SPARSE, linewidth=1.8)
             axes.set_ylim(bottom=0)
             plot_style.titles(axes, title, detail)
-            plot_style.steps_axis(axes)
+            plot_style.steps_axis(axes, intervals=3)
 
     return plot_style.drawn(plot_style.HALF, 3.3, draw)
 
