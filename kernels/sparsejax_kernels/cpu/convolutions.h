@@ -136,13 +136,11 @@ inline void filter_channels(const Table& table, xla::ffi::ThreadPool& pool,
   if (9 * planes * result < kWorthAThread) threads = 1;
   const i64 parts = std::min(planes, threads == 1 ? 1 : 4 * threads);
   parallel_for(pool, parts, threads, [&](i64 part) {
-    float* bordered =
-        scratch(0, (plane.height + 2) * (plane.width + 2) + kBehind);
     for (i64 p = planes * part / parts; p < planes * (part + 1) / parts; ++p) {
       const i64 channel = p % channels;
       table.filter_plane(x + p * size, plane, taps + 9 * channel,
                          epilogue.bias ? epilogue.bias[channel] : 0.f, epilogue.relu,
-                         bordered, y + p * result);
+                         y + p * result);
     }
   });
 }

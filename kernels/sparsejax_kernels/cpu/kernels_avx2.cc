@@ -1,5 +1,6 @@
 // The kernels for x86-64-v3.
 #include "attends.h"
+#include "filters.h"
 #include "gathers.h"
 #include "panels.h"
 #include "permutes.h"

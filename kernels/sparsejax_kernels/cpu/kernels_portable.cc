@@ -1,5 +1,6 @@
 // The kernels for any processor.
 #include "attends.h"
+#include "filters.h"
 #include "gathers.h"
 #include "panels.h"
 #include "permutes.h"

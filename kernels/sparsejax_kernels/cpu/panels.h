@@ -34,6 +34,40 @@ INLINE void four_indices(const i32* from, i64* to) {
   for (int i = 0; i < 4; ++i) to[i] = from[i];
 }
 
+// One more than the place of the last of at most kLanes indices that is not the given
+// one, 0 if all are.
+template <class Index>
+struct LastUnlike {
+  static constexpr int kLanes = 4;
+  static INLINE int of(const Index* indices, i64 count, Index given) {
+    int result = 0;
+    for (int i = 0; i < count; ++i) result = indices[i] != given ? i + 1 : result;
+    return result;
+  }
+};
+#if defined(__AVX512BW__)
+template <>
+struct LastUnlike<u16> {
+  static constexpr int kLanes = 32;
+  static INLINE int of(const u16* indices, i64 count, u16 given) {
+    const __mmask32 which = count >= 32 ? ~0u : (1u << count) - 1;
+    const __mmask32 unlike = _mm512_mask_cmpneq_epi16_mask(
+        which, _mm512_maskz_loadu_epi16(which, indices), _mm512_set1_epi16(given));
+    return unlike ? 32 - __builtin_clz(unlike) : 0;
+  }
+};
+template <>
+struct LastUnlike<i32> {
+  static constexpr int kLanes = 16;
+  static INLINE int of(const i32* indices, i64 count, i32 given) {
+    const __mmask16 which = count >= 16 ? 0xffffu : (1u << count) - 1;
+    const uint32_t unlike = _mm512_mask_cmpneq_epi32_mask(
+        which, _mm512_maskz_loadu_epi32(which, indices), _mm512_set1_epi32(given));
+    return unlike ? 32 - __builtin_clz(unlike) : 0;
+  }
+};
+#endif
+
 // The length of a row without the padding that it ends with. Masks without a structure
 // fill the rows of a weight unevenly: at 90 % of 512 inputs the mean one is two thirds as
 // long as the longest.
@@ -42,15 +76,12 @@ INLINE i64 without_padding(const Index* indices, i64 length, i64 limit) {
   const Index padding = static_cast<Index>(limit);
   // Indices too narrow for the limit have no padding.
   if (static_cast<i64>(padding) != limit) return length;
-  while (length >= 4) {
-    const Index* last = indices + length - 4;
-    const bool all = (last[0] == padding) & (last[1] == padding) & (last[2] == padding) &
-                     (last[3] == padding);
-    if (!all) break;
-    length -= 4;
+  constexpr int N = LastUnlike<Index>::kLanes;
+  for (; length >= N; length -= N) {
+    const int found = LastUnlike<Index>::of(indices + length - N, N, padding);
+    if (found) return length - N + found;
   }
-  while (length > 0 && indices[length - 1] == padding) --length;
-  return length;
+  return LastUnlike<Index>::of(indices, length, padding);
 }
 
 template <int N>

@@ -9,6 +9,10 @@
 #include <memory>
 #include <thread>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include "table.h"
 #if !defined(SPARSEJAX_KERNELS_WITHOUT_XLA)
 #include "xla/ffi/api/ffi.h"
@@ -18,6 +22,30 @@ namespace sparsejax_kernels {
 
 constexpr i64 kMostThreads = 64;
 
+// The processor that the thread runs on, -1 where that is not known.
+inline int this_processor() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Moves the thread to another processor of those it may run on. Where there are few,
+// Linux may wake a helper on the processor of its caller, whom it then keeps from
+// working, while another one is idle; and it stays there from call to call.
+inline void leave_processor(int processor) {
+#if defined(__linux__)
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof(all), &all) != 0) return;
+  cpu_set_t others = all;
+  CPU_CLR(processor, &others);
+  if (CPU_COUNT(&others) == 0) return;
+  if (sched_setaffinity(0, sizeof(others), &others) == 0)
+    sched_setaffinity(0, sizeof(all), &all);
+#endif
+}
+
 struct LoopState {
   struct alignas(64) Range {
     std::atomic<i64> next;
@@ -26,6 +54,7 @@ struct LoopState {
   Range ranges[kMostThreads];
   alignas(64) std::atomic<i64> done{0};
   std::atomic<int> arrived{1};
+  int processor = this_processor();
 };
 
 // Runs body(i) for i < count. The caller takes part and never waits for a task that has
@@ -56,7 +85,12 @@ void parallel_for(xla::ffi::ThreadPool& pool, i64 count, i64 threads, Body&& bod
     }
   };
   for (i64 t = 1; t < threads; ++t) {
-    pool.Schedule([state, work] { work(*state, state->arrived.fetch_add(1)); });
+    pool.Schedule([state, work, count] {
+      if (state->processor >= 0 && this_processor() == state->processor &&
+          state->done.load(std::memory_order_relaxed) < count)
+        leave_processor(state->processor);
+      work(*state, state->arrived.fetch_add(1));
+    });
   }
   work(*state, 0);
   for (int spins = 0; state->done.load(std::memory_order_acquire) < count; ++spins) {

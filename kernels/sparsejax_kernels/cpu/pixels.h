@@ -1,4 +1,4 @@
-// Sums over rows of pixels, and 3x3 filters over planes: channel-first convolutions.
+// Sums over rows of pixels: channel-first 1x1 convolutions.
 #ifndef SPARSEJAX_KERNELS_PIXELS_H_
 #define SPARSEJAX_KERNELS_PIXELS_H_
 
@@ -41,10 +41,12 @@ bool sum_pixels_of(const float* panel, const Rows<Index>& rows, Epilogue epilogu
   constexpr int W = V * N;
   const float* tails = panel + (rows.limit + 1) * W;
   constexpr int U = V >= 5 ? 1 : V >= 3 ? 2 : 4;
+  if (!in_range(rows.indices + first * rows.length, (last - first) * rows.length,
+                rows.limit))
+    return false;
   for (i64 r = first; r < last; ++r) {
     const float* values = rows.values + r * rows.length;
     const Index* indices = rows.indices + r * rows.length;
-    if (!in_range(indices, rows.length, rows.limit)) return false;
     Vector<N> sums[U][V] = {};
     Vector<4> tail[U] = {};
     auto add = [&](float value, i64 index, int u) __attribute__((always_inline)) {
@@ -136,113 +138,6 @@ INLINE Vector<16> even(Vector<16> a, Vector<16> b) {
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24,
                                  26, 28, 30);
 }
-INLINE Vector<4> odd(Vector<4> a, Vector<4> b) {
-  return __builtin_shufflevector(a, b, 1, 3, 5, 7);
-}
-INLINE Vector<8> odd(Vector<8> a, Vector<8> b) {
-  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
-}
-INLINE Vector<16> odd(Vector<16> a, Vector<16> b) {
-  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25,
-                                 27, 29, 31);
-}
-
-// A filter in registers: as memory it would be read again after every store.
-struct Filter {
-  Vector<kLanes> taps[9];
-  Vector<kLanes> bias;
-
-  INLINE Filter(const float* from, float constant) : bias(broadcast<kLanes>(constant)) {
-#pragma GCC unroll 9
-    for (int tap = 0; tap < 9; ++tap) taps[tap] = broadcast<kLanes>(from[tap]);
-  }
-};
-
-// A vector of pixels of each of R output rows below one another, which read the same
-// input rows, pitch apart: loads across cache lines are what a filter waits for.
-template <int R, int S>
-INLINE void filter_rows(const float* from, i64 pitch, const Filter& filter, bool relu,
-                        Vector<kLanes>* results) {
-  constexpr int N = kLanes;
-  // Three sums in flight at least, since each waits for the one before.
-  constexpr int U = R < 3 ? 3 : 1;
-  Vector<N> sums[R][U] = {};
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) sums[r][0] = filter.bias;
-#pragma GCC unroll 8
-  for (int row = 0; row < (R - 1) * S + 3; ++row, from += pitch) {
-    Vector<N> inputs[3];
-    if (S == 1) {
-#pragma GCC unroll 3
-      for (int column = 0; column < 3; ++column) inputs[column] = load<N>(from + column);
-    } else {
-      const Vector<N> left = load<N>(from), right = load<N>(from + N);
-      inputs[0] = even(left, right);
-      inputs[1] = odd(left, right);
-      inputs[2] = even(load<N>(from + 2), load<N>(from + N + 2));
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const int tap = 3 * (row - r * S);
-      if (tap < 0 || tap > 6) continue;
-#pragma GCC unroll 3
-      for (int column = 0; column < 3; ++column)
-        sums[r][column % U] += filter.taps[tap + column] * inputs[column];
-    }
-  }
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) {
-    Vector<N> sum = sums[r][0];
-#pragma GCC unroll 3
-    for (int u = 1; u < U; ++u) sum += sums[r][u];
-    results[r] = relu ? positive<N>(sum) : sum;
-  }
-}
-
-// One channel, filtered: a plane with a border of zeros is a line, in which the nine
-// inputs of an output lie at fixed distances.
-void filter_plane(const float* x, const Plane& plane, const float* taps, float bias,
-                  bool relu, float* bordered, float* y) {
-  constexpr int N = kLanes;
-  const i64 height = plane.height, width = plane.width;
-  const i64 wide = width + 2;
-  memset(bordered, 0, wide * sizeof(float));
-  for (i64 h = 0; h < height; ++h) {
-    float* to = bordered + (h + 1) * wide;
-    const float* from = x + h * width;
-    const i64 left = (height - h) * width;
-    *to++ = 0;
-    i64 w = 0;
-    // What is too much is overwritten by the next row.
-    for (; w < width && w + N <= left; w += N) store<N>(to + w, load<N>(from + w));
-    for (; w < width; ++w) to[w] = from[w];
-    to[width] = 0;
-  }
-  memset(bordered + (height + 1) * wide, 0, (wide + kBehind) * sizeof(float));
-  const Filter filter(taps, bias);
-  const i64 stride = plane.stride;
-  auto filter_from = [&](i64 h, auto count, auto step) __attribute__((always_inline)) {
-    constexpr int R = decltype(count)::value, S = decltype(step)::value;
-    const float* from = bordered + (h * S + plane.skip_rows) * wide + plane.skip_columns;
-    for (i64 w = 0; w < plane.columns; w += N) {
-      Vector<N> results[R];
-      filter_rows<R, S>(from + w * S, wide, filter, relu, results);
-      float* to = y + h * plane.columns + w;
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r)
-        store_up_to<N>(to + r * plane.columns, results[r], plane.columns - w);
-    }
-  };
-  i64 h = 0;
-  if (stride == 1) {
-    for (; h + 4 <= plane.rows; h += 4) filter_from(h, Count<4>{}, Count<1>{});
-    for (; h < plane.rows; ++h) filter_from(h, Count<1>{}, Count<1>{});
-  } else {
-    for (; h + 2 <= plane.rows; h += 2) filter_from(h, Count<2>{}, Count<2>{});
-    for (; h < plane.rows; ++h) filter_from(h, Count<1>{}, Count<2>{});
-  }
-}
-
 }  // namespace
 }  // namespace sparsejax_kernels
 

@@ -96,7 +96,7 @@ struct Plane {
   i64 skip_columns;
 };
 
-// What a filter reads behind a plane and its border.
+// What is read behind the rows of an image with their border.
 constexpr i64 kBehind = 48;
 
 // The inputs of a convolution's outputs: output row h reads the tall input rows from
@@ -163,9 +163,9 @@ struct Table {
   // first to first + size, then zeros; bordered is memory for the rows that they read.
   void (*pack_windows)(const float* x, const Windows& windows, i64 channels, i64 first,
                        i64 size, i64 width, float* bordered, float* panel);
-  // y[rows, columns] for one channel; bordered is memory for the plane with a border.
+  // y[rows, columns] for one channel.
   void (*filter_plane)(const float* x, const Plane& plane, const float* taps,
-                       float bias, bool relu, float* bordered, float* y);
+                       float bias, bool relu, float* y);
   // y[b][slices * 16] for a batch of 1, 2, 4 or 8 and slices first to last; rows of x
   // lie stride = blocks * 32 apart.
   bool (*permute)(const float* x, i64 stride, i64 batch, const Slices& slices,

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <utility>
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -124,6 +124,59 @@ template <>
 INLINE void store_first<16>(float* to, Vector<16> value, i64 count) {
   _mm512_mask_storeu_ps(to, (1u << count) - 1, value);
 }
+#endif
+
+// The lanes of a vector that lie inside of a row with `width` columns, if the vector
+// begins at column `first`; loads zeros for the others, and reads nothing there.
+template <int N>
+struct Inside {
+  i64 begin, end;
+
+  Inside() = default;
+  INLINE Inside(i64 first, i64 width)
+      : begin(first < 0 ? -first : 0), end(least(N, width - first)) {}
+
+  INLINE Vector<N> load(const float* from) const {
+    if (begin == 0 && end == N) return sparsejax_kernels::load<N>(from);
+    Vector<N> result = {};
+    for (i64 i = begin; i < end; ++i) result[i] = from[i];
+    return result;
+  }
+};
+#if defined(__AVX512F__)
+template <>
+struct Inside<16> {
+  __mmask16 lanes;
+
+  Inside() = default;
+  INLINE Inside(i64 first, i64 width) {
+    const i64 before = first < -16 ? 16 : first < 0 ? -first : 0;
+    const i64 end = width <= first ? 0 : least(16, width - first);
+    lanes = ((1u << end) - 1) & (0xffffu << before);
+  }
+
+  INLINE Vector<16> load(const float* from) const {
+    return _mm512_maskz_loadu_ps(lanes, from);
+  }
+};
+#elif defined(__AVX2__)
+template <>
+struct Inside<8> {
+  __m256i lanes;
+
+  Inside() = default;
+  INLINE Inside(i64 first, i64 width) {
+    const __m256i column = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)),
+                                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    lanes = _mm256_andnot_si256(
+        _mm256_srai_epi32(column, 31),
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(width)), column));
+  }
+
+  INLINE Vector<8> load(const float* from) const {
+    return _mm256_maskload_ps(from, lanes);
+  }
+};
 #endif
 
 // Lane l of a where bit H of l is 0, else of b, and added to it lane l ^ H of the same.
