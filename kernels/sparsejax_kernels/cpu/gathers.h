@@ -90,9 +90,10 @@ bool collect(const float* x, i64 stride, i64 batch, const Rows<Index>& rows,
     if ((o - first) % 8 == 0 &&
         !in_range(indices, least(8, last - o) * rows.length, rows.limit))
       return false;
+    const i64 length = without_padding(indices, rows.length, rows.limit);
     for (i64 b = 0; b < batch; ++b) {
       const float* from = x + b * stride;
-      Vector<4> sums[4] = {};
+      Vector<4> sums[2] = {};
       auto step = [&](i64 k, int part) __attribute__((always_inline)) {
         i64 at[4];
         four_indices(indices + k, at);
@@ -100,15 +101,18 @@ bool collect(const float* x, i64 stride, i64 batch, const Rows<Index>& rows,
         sums[part] += load<4>(values + k) * input;
       };
       i64 k = 0;
-      for (; k + 16 <= rows.length; k += 16) {
+      for (; k + 8 <= length; k += 8) {
         prefetch(values + k, 4096);
         prefetch(indices + k, 8192);
-#pragma GCC unroll 4
-        for (int part = 0; part < 4; ++part) step(k + 4 * part, part);
+        step(k, 0);
+        step(k + 4, 1);
       }
-      for (; k + 4 <= rows.length; k += 4) step(k, 0);
-      float sum = total<4>((sums[0] + sums[1]) + (sums[2] + sums[3]));
-      for (; k < rows.length; ++k) sum += values[k] * from[indices[k]];
+      if (k + 4 <= length) {
+        step(k, 0);
+        k += 4;
+      }
+      float sum = total<4>(sums[0] + sums[1]);
+      for (; k < length; ++k) sum += values[k] * from[indices[k]];
       y[b * outputs + o] = finish(sum, epilogue, o);
     }
   }
