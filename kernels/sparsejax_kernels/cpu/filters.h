@@ -29,8 +29,8 @@ struct Filter {
   }
 };
 
-// What a vector of outputs reads of an input row, by the columns of the filter: the
-// lanes that lie inside of the row, which begins `first` columns before the vector.
+// What a vector of outputs reads of an input row, by the columns of the filter: from
+// column `first` on, which may lie before the row, the lanes that are inside of it.
 template <int S>
 struct Reader {
   static constexpr int kLoads = S == 1 ? 3 : 4;
