@@ -105,7 +105,7 @@ def sparse_network(build, shape, sparsity):
     tx = sj.static(
         optax.sgd(0.1),
         # The first convolution stays dense, as published.
-        sparsity={r"(?!stem).*kernel": sparsity},
+        sparsity={r"^(?!stem).*kernel": sparsity},
         distribution=sj.uniform(),
     )
     state = tx.init(params)
