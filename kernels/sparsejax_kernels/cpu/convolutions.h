@@ -43,22 +43,16 @@ inline Cut cheapest_cut(i64 vectors, i64 most, i64 lanes, i64 batch, i64 threads
 // Cuts images into tiles of pixels, whose panels hold depth rows and one of zeros, and
 // the outputs into parts. pack(image, first pixel, how many, width, panel) fills such
 // rows; sum(panel, vectors, image, first pixel, how many, first output, last output).
-// A row of the image that fills about as many vectors as a tile may have is a tile: of
-// two halves of rows a window reads more.
 template <class Pack, class Sum>
 void tile_pixels(const Table& table, xla::ffi::ThreadPool& pool, i64 batch, i64 pixels,
-                 i64 row, i64 depth, i64 entries, i64 outputs, Pack&& pack, Sum&& sum) {
+                 i64 depth, i64 entries, i64 outputs, Pack&& pack, Sum&& sum) {
   const i64 lanes = table.lanes, rest = pixels % lanes;
   const bool tail = lanes > kTail && pixels > lanes && rest && rest <= kTail;
   const i64 vectors = tail ? pixels / lanes : ceil_div(pixels, lanes);
   i64 threads = std::max<i64>(1, pool.num_threads());
   if (entries * pixels * batch < kWorthAThread) threads = 1;
-  const i64 most = table.most_vectors;
-  const bool by_rows = row % lanes == 0 && row <= most * lanes && 2 * row > most * lanes &&
-                       pixels >= threads * row;
-  const auto [tiles, parts] =
-      by_rows ? Cut{pixels / row, 1}
-              : cheapest_cut(vectors, most, lanes, batch, threads, depth, entries);
+  const auto [tiles, parts] = cheapest_cut(vectors, table.most_vectors, lanes, batch,
+                                           threads, depth, entries);
   parallel_for(pool, batch * tiles * parts, threads, [&, tiles = tiles,
                                                       parts = parts](i64 task) {
     const i64 part = task % parts, tile = task / parts % tiles;
@@ -88,7 +82,7 @@ bool convolve_pixels(const Table& table, xla::ffi::ThreadPool& pool, const float
   if (batch * pixels == 0) return true;
   std::atomic<bool> fine{true};
   tile_pixels(
-      table, pool, batch, pixels, 1, channels, rows.entries, outputs,
+      table, pool, batch, pixels, channels, rows.entries, outputs,
       [&](i64 image, i64 first, i64 size, i64 width, float* panel) {
         table.pack_pixels(x + image * channels * pixels + first, pixels, channels, size,
                           width, panel);
@@ -113,7 +107,7 @@ bool convolve_windows(const Table& table, xla::ffi::ThreadPool& pool, const floa
   if (batch * pixels == 0) return true;
   std::atomic<bool> fine{true};
   tile_pixels(
-      table, pool, batch, pixels, windows.columns, rows.limit, rows.entries, outputs,
+      table, pool, batch, pixels, rows.limit, rows.entries, outputs,
       [&](i64 image, i64 first, i64 size, i64 width, float* panel) {
         const i64 lines = (first + size - 1) / windows.columns - first / windows.columns;
         const i64 length = (windows.columns - 1) * windows.column_stride + windows.wide;
