@@ -138,6 +138,7 @@ INLINE Vector<16> even(Vector<16> a, Vector<16> b) {
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24,
                                  26, 28, 30);
 }
+
 }  // namespace
 }  // namespace sparsejax_kernels
 
