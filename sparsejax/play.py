@@ -41,7 +41,6 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from flax import nnx
 from jaxtyping import Array, Key
 
 from sparsejax.building import ConfigError
@@ -163,27 +162,28 @@ def player(
       A function of a key; it returns the return, and the seconds that each action took.
     """
     environment = policy.environment
-    graph, parts = nnx.split(policy.model)
 
+    # The weights are constants: as arguments they would be taken apart at every call,
+    # which takes longer than a small network.
     @jax.jit
-    def act(parts: Any, observation: Array, key: Array) -> Array:
+    def act(observation: Array, key: Array) -> Array:
         observation = observation[None]
         if noise:
             shaken = noise * jax.random.normal(key, observation.shape)
             observation = observation + shaken
-        return policy.decide(nnx.merge(graph, parts)(policy.prepare(observation)))[0]
+        return policy.decide(policy.model(policy.prepare(observation)))[0]
 
     reset, step = jax.jit(environment.reset), jax.jit(environment.step)
 
     def play(key: Key[Array, ""]) -> tuple[float, list[float]]:
         key, reset_key = jax.random.split(key)
         state, observation = reset(reset_key)
-        jax.block_until_ready(act(parts, observation, key))
+        jax.block_until_ready(act(observation, key))
         total, seconds = 0.0, []
         for number in range(environment.episode_limit):
             act_key, step_key = jax.random.split(jax.random.fold_in(key, number))
             began = time.monotonic()
-            action = jax.block_until_ready(act(parts, observation, act_key))
+            action = jax.block_until_ready(act(observation, act_key))
             seconds.append(time.monotonic() - began)
             state, found = step(step_key, state, action)
             observation = found.observation

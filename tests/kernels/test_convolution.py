@@ -32,9 +32,9 @@ def normal(*shape, seed=0):
     return jnp.asarray(generator.standard_normal(shape), jnp.float32)
 
 
-def case(name, batch=2):
+def case(name, batch=2, density=0.3):
     (height, width, channels, outputs), size, strides, padding = CASES[name]
-    w = FanIn.fromdense(*layer(size[0] * size[1] * channels, outputs, 0.3))
+    w = FanIn.fromdense(*layer(size[0] * size[1] * channels, outputs, density))
     options = {"kernel_size": size, "strides": strides, "padding": padding}
     return normal(batch, height, width, channels, seed=1), w, options
 
@@ -53,9 +53,10 @@ def dense(x, w, kernel_size, strides, padding):
 
 
 @needs_native
+@pytest.mark.parametrize("density", [0.3, 1.0])
 @pytest.mark.parametrize("name", CASES)
-def test_every_instruction_set(name, monkeypatch):
-    x, w, options = case(name)
+def test_every_instruction_set(name, density, monkeypatch):
+    x, w, options = case(name, density=density)
     bias = normal(w.values.shape[0], seed=2)
     expected = jax.nn.relu(dense(x, w, **options) + bias[None, None, None])
     for level in LEVELS:

@@ -114,6 +114,7 @@ inline bool multiply_blocks(const Table& table, xla::ffi::ThreadPool& pool,
     products.columns = std::min(across, outputs - output);
     products.epilogue = epilogue;
     if (epilogue.bias) products.epilogue.bias += output;
+    products.bias_of_rows = false;
     products.y = y + begin * outputs + output;
     products.y_stride = outputs;
     table.sum_tile(products, height);
@@ -195,8 +196,8 @@ inline bool sample_blocks(const Table& table, xla::ffi::ThreadPool& pool,
         const Term term = {(row * batch) * height + first, column * batch * stride};
         const Products products = {&term,   1,      batch,  lefts,
                                    height,  rights, stride, width,
-                                   {nullptr, false}, gradient + b * size + first * width,
-                                   width};
+                                   {nullptr, false}, false,
+                                   gradient + b * size + first * width, width};
         table.sum_tile(products, last - first);
       }
     }

@@ -73,6 +73,63 @@ void tile_pixels(const Table& table, xla::ffi::ThreadPool& pool, i64 batch, i64 
   });
 }
 
+// Whether every row reads all inputs in their order, as those of a dense weight do.
+template <class Index>
+bool reads_all(const Rows<Index>& rows) {
+  if (rows.length != rows.limit) return false;
+  i64 unlike = 0;
+  for (i64 first = 0; first < rows.entries; first += rows.length)
+    for (i64 k = 0; k < rows.length; ++k)
+      unlike += rows.indices[first + k] != static_cast<Index>(k);
+  return unlike == 0;
+}
+
+// Sums of a dense weight: outputs that read the same pixels share what they load.
+template <class Index>
+void sum_densely(const Table& table, const float* panel, i64 width, i64 pixels,
+                 const Rows<Index>& rows, Epilogue epilogue, float* y, i64 stride,
+                 i64 first, i64 last) {
+  const Term term = {0, 0};
+  const i64 depth = rows.length, groups = ceil_div(last - first, table.tallest);
+  // pack_tile writes whole vectors.
+  float* weights = scratch(2, depth * table.tallest + table.lanes);
+  for (i64 group = 0; group < groups; ++group) {
+    const i64 begin = first + (last - first) * group / groups;
+    const i64 height = first + (last - first) * (group + 1) / groups - begin;
+    table.pack_tile(rows.values + begin * depth, height, depth, 0, depth, weights);
+    Products products = {&term,   1,     depth,  weights,
+                         height,  panel, width,  std::min(width, pixels),
+                         epilogue, true, y + begin * stride, stride};
+    if (epilogue.bias) products.epilogue.bias = epilogue.bias + begin;
+    table.sum_tile(products, height);
+    if (pixels <= width) continue;
+    products.right = panel + (depth + 1) * width;
+    products.right_stride = kTail;
+    products.columns = pixels - width;
+    products.y += width;
+    table.sum_tile(products, height);
+  }
+}
+
+// What tile_pixels calls to sum up a panel, for y[batch, outputs, pixels]; fine becomes
+// false where an index is out of range.
+template <class Index>
+auto summing(const Table& table, const Rows<Index>& rows, Epilogue epilogue, float* y,
+             i64 outputs, i64 pixels, std::atomic<bool>& fine) {
+  const bool dense = reads_all(rows);
+  return [=, &table, &fine](const float* panel, int vectors, i64 image, i64 at,
+                            i64 size, i64 first, i64 last) {
+    float* to = y + image * outputs * pixels + at;
+    if (dense) {
+      sum_densely(table, panel, vectors * table.lanes, size, rows, epilogue, to, pixels,
+                  first, last);
+    } else if (!kernels_of<Index>(table).pixels(panel, vectors, rows, epilogue, size, to,
+                                                pixels, first, last)) {
+      fine = false;
+    }
+  };
+}
+
 // y[batch, outputs, pixels] = sums over rows of x[batch, rows.limit, pixels].
 template <class Index>
 bool convolve_pixels(const Table& table, xla::ffi::ThreadPool& pool, const float* x,
@@ -87,13 +144,7 @@ bool convolve_pixels(const Table& table, xla::ffi::ThreadPool& pool, const float
         table.pack_pixels(x + image * channels * pixels + first, pixels, channels, size,
                           width, panel);
       },
-      [&](const float* panel, int vectors, i64 image, i64 at, i64 size, i64 first,
-          i64 last) {
-        if (!kernels_of<Index>(table).pixels(panel, vectors, rows, epilogue, size,
-                                             y + image * outputs * pixels + at, pixels,
-                                             first, last))
-          fine = false;
-      });
+      summing(table, rows, epilogue, y, outputs, pixels, fine));
   return fine;
 }
 
@@ -116,13 +167,7 @@ bool convolve_windows(const Table& table, xla::ffi::ThreadPool& pool, const floa
         table.pack_windows(x + image * channels * windows.height * windows.width, windows,
                            channels, first, size, width, bordered, panel);
       },
-      [&](const float* panel, int vectors, i64 image, i64 at, i64 size, i64 first,
-          i64 last) {
-        if (!kernels_of<Index>(table).pixels(panel, vectors, rows, epilogue, size,
-                                             y + image * outputs * pixels + at, pixels,
-                                             first, last))
-          fine = false;
-      });
+      summing(table, rows, epilogue, y, outputs, pixels, fine));
   return fine;
 }
 

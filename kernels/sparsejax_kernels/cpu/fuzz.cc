@@ -209,14 +209,25 @@ void blocks_once(const Table& table, i64 threads) {
   }
 }
 
+// Indices of rows, and sometimes those of a dense weight, which has a kernel of its own.
+template <class Index>
+std::vector<Index> indices_of(i64 outputs, i64 inputs, i64* length) {
+  const bool dense = below(3) == 0;
+  *length = dense ? inputs : 1 + below(inputs);
+  std::vector<Index> indices(outputs * *length);
+  for (size_t e = 0; e < indices.size(); ++e)
+    indices[e] = static_cast<Index>(dense ? e % inputs : below(inputs + 1));
+  return indices;
+}
+
 template <class Index>
 void pixels_once(const Table& table, i64 threads) {
   const i64 channels = 1 + below(60), outputs = 1 + below(40), batch = 1 + below(3);
-  const i64 length = 1 + below(channels), pixels = 1 + below(300);
+  i64 length;
+  auto indices = indices_of<Index>(outputs, channels, &length);
+  const i64 pixels = 1 + below(300);
   const auto x = floats(batch * channels * pixels), values = floats(outputs * length);
   const auto bias = floats(outputs);
-  std::vector<Index> indices(outputs * length);
-  for (Index& each : indices) each = static_cast<Index>(below(channels + 1));
   std::vector<float> y(batch * outputs * pixels);
   std::vector<double> y_is(y.size());
   for (i64 r = 0; r < batch * outputs; ++r) {
@@ -257,11 +268,11 @@ void windows_once(const Table& table, i64 threads) {
       std::max<i64>(1, (columns - 1) * column_stride + wide - before - below(4));
   const Windows windows = {height, width,      rows,          columns, tall,
                            wide,   row_stride, column_stride, above,   before};
-  const i64 depth = tall * wide * channels, length = 1 + below(depth);
+  const i64 depth = tall * wide * channels;
+  i64 length;
+  auto indices = indices_of<Index>(outputs, depth, &length);
   const auto x = floats(batch * channels * height * width);
   const auto values = floats(outputs * length), bias = floats(outputs);
-  std::vector<Index> indices(outputs * length);
-  for (Index& each : indices) each = static_cast<Index>(below(depth + 1));
   std::vector<float> y(batch * outputs * rows * columns);
   std::vector<double> y_is(y.size());
   for (size_t at = 0; at < y.size(); ++at) {

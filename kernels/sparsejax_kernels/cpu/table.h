@@ -121,7 +121,8 @@ struct Term {
 };
 
 // y[t, c] = sum over terms and k < depth of left[k, t] * right[k, c], for columns c.
-// Rows of right are a multiple of four floats, and all of them are read.
+// Rows of right are a multiple of four floats, and all of them are read. The bias is one
+// number a row t, or one a column.
 struct Products {
   const Term* terms;
   i64 count;
@@ -132,6 +133,7 @@ struct Products {
   i64 right_stride;
   i64 columns;
   Epilogue epilogue;
+  bool bias_of_rows;
   float* y;
   i64 y_stride;
 };

@@ -40,10 +40,12 @@ INLINE void sum_chunk(const Products& products, i64 column) {
   }
   const i64 valid = least(V * N, products.columns - column);
   float bias[V * N] = {}, rest[V * N];
-  if (products.epilogue.bias)
+  if (products.epilogue.bias && !products.bias_of_rows)
     memcpy(bias, products.epilogue.bias + column, valid * sizeof(float));
 #pragma GCC unroll 16
   for (int t = 0; t < T; ++t) {
+    if (products.epilogue.bias && products.bias_of_rows)
+      for (float& each : bias) each = products.epilogue.bias[t];
     float* to = products.y + t * products.y_stride + column;
     float* result = valid == V * N ? to : rest;
 #pragma GCC unroll 2
