@@ -5,7 +5,7 @@ from sparsejax_kernels.cached_attention import cached_attention
 from sparsejax_kernels.choosing import explain, largest_density
 from sparsejax_kernels.convolution import convolution
 from sparsejax_kernels.depthwise_convolution import depthwise_convolution
-from sparsejax_kernels.formats import NM, Block, FanIn, PackedNM, Transposed, TwoFour
+from sparsejax_kernels.formats import NM, Block, FanIn, Packed, Transposed, TwoFour
 from sparsejax_kernels.matmul import matmul
 from sparsejax_kernels.pointwise_convolution import pointwise_convolution
 
@@ -13,7 +13,7 @@ __all__ = [
     "NM",
     "Block",
     "FanIn",
-    "PackedNM",
+    "Packed",
     "Transposed",
     "TwoFour",
     "cached_attention",

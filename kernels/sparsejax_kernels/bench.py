@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax_kernels import NM, Block, FanIn, PackedNM, matmul, native
+from sparsejax_kernels import NM, Block, FanIn, Packed, matmul, native
 from sparsejax_kernels.bench_convolutions import (
     DEPTHWISE,
     POINTWISE,
@@ -64,7 +64,7 @@ def random_blocks(inputs: int, outputs: int, sparsity: float) -> Block:
     return Block.fromdense(jnp.asarray(weights), jnp.asarray(mask), block=(32, 32))
 
 
-def random_n_m(inputs: int, outputs: int, n: int, m: int) -> PackedNM:
+def random_n_m(inputs: int, outputs: int, n: int, m: int) -> Packed:
     """A packed weight with n random inputs of every m, m a divisor of ``inputs``."""
     generator = np.random.default_rng(0)
     order = np.argsort(generator.random((inputs // m, m, outputs)), axis=1)
@@ -74,7 +74,7 @@ def random_n_m(inputs: int, outputs: int, n: int, m: int) -> PackedNM:
 
 
 def contenders(
-    w: Block | FanIn | PackedNM, batch: int, op: str
+    w: Block | FanIn | Packed, batch: int, op: str
 ) -> dict[str, Callable[[], object]]:
     """Functions that run one product each, all with the same numbers."""
     generator = np.random.default_rng(1)

@@ -28,7 +28,7 @@ Limits = tuple[tuple[float, float], ...]
 
 DEFAULTS: dict[str, Limits] = {
     "FanIn": ((8, 0.47), (math.inf, 0.41)),
-    "PackedNM": ((1, 0.97), (8, 0.88), (64, 0.62), (math.inf, 0.38)),
+    "Packed": ((1, 0.97), (8, 0.88), (64, 0.62), (math.inf, 0.38)),
     "Block": ((1, 0.72), (math.inf, 0.97)),
 }
 """Format -> (batch up to, density up to) where the native product beats XLA's dense.
@@ -45,7 +45,7 @@ ON_GPU: dict[str, Limits] = dict.fromkeys(
 """The same for kernels in Pallas: none was measured yet, so none is chosen."""
 READ_AS = {"NM": "FanIn", "TwoFour": "FanIn"}
 """Formats that are multiplied as another one is, on CPUs."""
-READ_AS_ON_GPU = {"PackedNM": "FanIn"}
+READ_AS_ON_GPU = {"Packed": "FanIn"}
 
 
 def largest_density(batch: int, kind: str = "FanIn") -> float:

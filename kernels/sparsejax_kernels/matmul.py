@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from jaxtyping import Array, Float
 
-from sparsejax_kernels import block_matmul, fan_in_matmul, n_m_matmul
-from sparsejax_kernels.formats import NM, Block, FanIn, PackedNM, TwoFour
+from sparsejax_kernels import (
+    block_matmul,
+    fan_in_matmul,
+    n_m_matmul,
+    packed_matmul,
+)
+from sparsejax_kernels.formats import NM, Block, FanIn, Packed, TwoFour
 
 __all__ = ["matmul"]
 
@@ -13,14 +18,14 @@ OPERATIONS = {
     FanIn: fan_in_matmul.matmul,
     NM: n_m_matmul.matmul,
     Block: block_matmul.matmul,
-    PackedNM: n_m_matmul.matmul,
+    Packed: packed_matmul.matmul,
     TwoFour: n_m_matmul.matmul,
 }
 
 
 def matmul(
     x: Float[Array, "*batch in"],
-    w: Block | FanIn | NM | PackedNM | TwoFour,
+    w: Block | FanIn | NM | Packed | TwoFour,
     **options,
 ) -> Float[Array, "*batch out"]:
     """``activation(x @ w + bias)`` without ever building the dense weight.

@@ -24,7 +24,7 @@ HANDLERS = (
     "pointwise_forward",
     "convolution_forward",
     "depthwise_forward",
-    "n_m_forward",
+    "packed_forward",
     "cached_attention",
 )
 PREFIX = "sparsejax_kernels."

@@ -34,7 +34,7 @@ from sparsejax_kernels.timing import interleaved
 
 __all__ = ["main"]
 
-KINDS = ("FanIn", "PackedNM", "Block")
+KINDS = ("FanIn", "Packed", "Block")
 BATCHES = (1, 8, 64, 256)
 THIRTY_SECONDS = tuple(n / 32 for n in range(1, 32))
 """Densities to look at: those that N:32 can have."""

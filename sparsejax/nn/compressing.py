@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, PyTree
-from sparsejax_kernels import NM, Block, FanIn, PackedNM, TwoFour, largest_density
+from sparsejax_kernels import NM, Block, FanIn, Packed, TwoFour, largest_density
 
 from sparsejax.layers import leaves_with_paths
 from sparsejax.nn.convolutions import (
@@ -44,7 +44,7 @@ LINEAR = {
     Block: BlockLinear,
     FanIn: FanInLinear,
     NM: NMLinear,
-    PackedNM: NMLinear,
+    Packed: NMLinear,
     TwoFour: NMLinear,
 }
 
@@ -217,7 +217,7 @@ def replaceable(layer: Any) -> bool:
 
 def replacement(
     layer: Any,
-    weight: Block | FanIn | NM | PackedNM | TwoFour,
+    weight: Block | FanIn | NM | Packed | TwoFour,
     **options: Any,
 ) -> CompressedLinear:
     """The compressed twin of a layer."""

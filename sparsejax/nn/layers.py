@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
-from sparsejax_kernels import NM, Block, FanIn, PackedNM, TwoFour, matmul
+from sparsejax_kernels import NM, Block, FanIn, Packed, TwoFour, matmul
 
 from sparsejax.nn.rectifying import mark_rectified
 
@@ -54,7 +54,7 @@ class CompressedLinear(nnx.Module):
 
     def __init__(
         self,
-        weight: Block | FanIn | NM | PackedNM | TwoFour,
+        weight: Block | FanIn | NM | Packed | TwoFour,
         bias: Float[Array, " out"] | None = None,
         *,
         dtype: DTypeLike | None = None,
@@ -71,7 +71,7 @@ class CompressedLinear(nnx.Module):
         self.implementation = implementation
 
     @property
-    def weight(self) -> Block | FanIn | NM | PackedNM | TwoFour:
+    def weight(self) -> Block | FanIn | NM | Packed | TwoFour:
         """The compressed weight with its current values."""
         leaves = [self.values.get_value(), *self.indices.get_value()]
         return self.format.unflatten(leaves)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from sparsejax_kernels import NM, Block, FanIn, PackedNM, TwoFour
+from sparsejax_kernels import NM, Block, FanIn, Packed, TwoFour
 
 from sparsejax.extras import require
 from sparsejax.nn.compressing import replaceable, replacement
@@ -33,7 +33,7 @@ FORMATS = {
     "fan-in": (FanIn, ("in_features",)),
     "n:m": (NM, ("in_features", "m")),
     "2:4": (TwoFour, ("in_features",)),
-    "packed n:m": (PackedNM, ("in_features", "out_features")),
+    "packed": (Packed, ("in_features", "out_features")),
 }
 """Name in the file -> format and its static fields."""
 

@@ -18,5 +18,5 @@ def pytest_collection_modifyitems(items):
             small = values.get("batch") in (3, 8, 9, 17)
             plain = "activation" in values and values["activation"] is None
             again = "any_batch_rank" in item.name
-            if small or plain or again or values.get("packed"):
+            if small or plain or again or "packed" in item.path.name:
                 item.add_marker(pytest.mark.slow)

@@ -74,7 +74,7 @@ def test_what_was_measured_here_decides(cache, capsys):
     assert str(cache) in capsys.readouterr().out
     stored = json.loads(cache.read_text())
     assert stored["machine"] == choosing.machine()
-    for kind in ("FanIn", "PackedNM", "Block"):
+    for kind in ("FanIn", "Packed", "Block"):
         [(most, density)] = stored["limits"][kind]
         assert most is None
         assert largest_density(1, kind) == largest_density(999, kind) == density

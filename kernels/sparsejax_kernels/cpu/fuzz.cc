@@ -26,7 +26,7 @@ struct ThreadPool {
 #include "blocks.h"
 #include "convolutions.h"
 #include "fan_in.h"
-#include "n_m.h"
+#include "packed.h"
 
 namespace {
 
@@ -336,41 +336,64 @@ void planes_once(const Table& table, i64 threads) {
   expect(close(y, y_is), "depthwise convolution");
 }
 
+template <class Index>
 void once_packed(const Table& table, i64 threads) {
   const i64 inputs = 1 + below(300), blocks = ceil_div(inputs, 32);
-  const i64 count = 1 + below(9), slots = 1 + below(32), batch = 1 + below(20);
+  const i64 count = 1 + below(9), slots = below(33), batch = 1 + below(20);
+  const i64 depth = below(2) ? 0 : 1 + below(40), entries = blocks * slots + depth;
   const auto x = floats(batch * inputs), bias = floats(count * 16);
-  const auto values = floats(count * blocks * slots * 16);
-  std::vector<u8> offsets(values.size());
+  const auto values = floats(count * entries * 16);
+  std::vector<u8> offsets(count * blocks * slots * 16);
+  std::vector<Index> rest_inputs(count * depth * 16);
   std::vector<float> y(batch * count * 16);
   std::vector<double> y_is(y.size());
   for (i64 b = 0; b < batch; ++b)
     for (i64 o = 0; o < count * 16; ++o) y_is[b * count * 16 + o] = bias[o];
-  for (size_t e = 0; e < offsets.size(); ++e) {
-    const i64 lane = e % 16, block = e / 16 / slots % blocks;
-    const i64 output = e / 16 / slots / blocks * 16 + lane;
-    offsets[e] = static_cast<u8>(below(33));
-    const i64 input = block * 32 + offsets[e];
-    if (offsets[e] == 32 || input >= inputs) continue;
+  const auto add = [&](i64 slice, i64 entry, i64 lane, i64 input) {
+    if (input >= inputs) return;
+    const double value = values[(slice * entries + entry) * 16 + lane];
     for (i64 b = 0; b < batch; ++b)
-      y_is[b * count * 16 + output] +=
-          static_cast<double>(values[e]) * x[b * inputs + input];
+      y_is[b * count * 16 + slice * 16 + lane] += value * x[b * inputs + input];
+  };
+  for (size_t e = 0; e < offsets.size(); ++e) {
+    offsets[e] = static_cast<u8>(below(33));
+    const i64 slice = e / 16 / slots / blocks, entry = e / 16 % (blocks * slots);
+    if (offsets[e] < 32) add(slice, entry, e % 16, entry / slots * 32 + offsets[e]);
+  }
+  for (size_t e = 0; e < rest_inputs.size(); ++e) {
+    const i64 slice = e / 16 / depth, step = e / 16 % depth;
+    // There is more padding behind the inputs of some slices than of others.
+    const bool padding = step > (slice * 7 + 3) % depth || below(9) == 0;
+    rest_inputs[e] = static_cast<Index>(padding ? inputs : below(inputs));
+    add(slice, blocks * slots + step, e % 16, rest_inputs[e]);
   }
   for (double& each : y_is) each = std::max(each, 0.0);
   auto run = [&] {
     std::vector<std::thread> running;
     xla::ffi::ThreadPool pool{threads, &running};
-    const bool fine =
-        multiply_slices(table, pool, x.data(), batch, inputs,
-                        {values.data(), offsets.data(), count, blocks, slots},
-                        {bias.data(), true}, y.data());
+    const Slices slices = {values.data(), entries * 16, offsets.data(),
+                           count,         blocks,       slots};
+    const Rest<Index> rest = {values.data() + blocks * slots * 16, entries * 16,
+                              rest_inputs.data(), depth, inputs};
+    const bool fine = multiply_packed(table, pool, x.data(), batch, slices, rest,
+                                      {bias.data(), true}, y.data());
     for (auto& thread : running) thread.join();
     return fine;
   };
   expect(run(), "a legal packed weight is refused");
   expect(close(y, y_is), "packed forward");
-  offsets[below(offsets.size())] = static_cast<u8>(33 + below(223));
-  expect(!run(), "a corrupt offset is accepted");
+  if (slots) {
+    u8& victim = offsets[below(offsets.size())];
+    const u8 before = victim;
+    victim = static_cast<u8>(33 + below(223));
+    expect(!run(), "a corrupt offset is accepted");
+    victim = before;
+  }
+  if (depth) {
+    rest_inputs[below(rest_inputs.size())] =
+        static_cast<Index>(inputs + 1 + below(1000));
+    expect(!run(), "a corrupt input of the rest is accepted");
+  }
 }
 
 void attention_once(const Table& table, i64 threads) {
@@ -428,7 +451,8 @@ int main(int count, char** arguments) {
       windows_once<u16>(*table, 1 + i % 3);
       windows_once<i32>(*table, 1 + i % 3);
       planes_once(*table, 1 + i % 3);
-      once_packed(*table, 1 + i % 3);
+      once_packed<u16>(*table, 1 + i % 3);
+      once_packed<i32>(*table, 1 + i % 3);
       attention_once(*table, 1 + i % 3);
     }
   }

@@ -119,6 +119,54 @@ bool collect(const float* x, i64 stride, i64 batch, const Rows<Index>& rows,
   return true;
 }
 
+INLINE Vector<4> side_by_side(const Vector<4>* parts, Count<4>) { return parts[0]; }
+INLINE Vector<8> side_by_side(const Vector<4>* parts, Count<8>) {
+  return __builtin_shufflevector(parts[0], parts[1], 0, 1, 2, 3, 4, 5, 6, 7);
+}
+INLINE Vector<16> side_by_side(const Vector<4>* parts, Count<16>) {
+  return __builtin_shufflevector(side_by_side(parts, Count<8>{}),
+                                 side_by_side(parts + 2, Count<8>{}), 0, 1, 2, 3, 4, 5,
+                                 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
+// The rest of a packed weight: the outputs of a slice side by side, a weight of each at a
+// time, so that neither sums across a vector nor the ends of short rows take time.
+template <class Index>
+bool add_rest(const float* x, i64 stride, i64 batch, const Rest<Index>& rest, bool relu,
+              float* y, i64 columns, i64 first, i64 last) {
+  constexpr int N = kLanes, V = 16 / N;
+  for (i64 s = first; s < last; ++s) {
+    const float* values = rest.values + s * rest.stride;
+    const Index* inputs = rest.inputs + s * rest.depth * 16;
+    const i64 count = without_padding(inputs, rest.depth * 16, rest.limit);
+    if (!in_range(inputs, count, rest.limit)) return false;
+    for (i64 b = 0; b < batch; ++b) {
+      const float* from = x + b * stride;
+      float* to = y + b * columns + s * 16;
+      Vector<N> sums[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sums[v] = load<N>(to + v * N);
+      for (i64 e = 0; e < count; e += 16) {
+        Vector<4> parts[4];
+#pragma GCC unroll 4
+        for (int p = 0; p < 4; ++p) {
+          i64 at[4];
+          four_indices(inputs + e + 4 * p, at);
+          parts[p] = Vector<4>{from[at[0]], from[at[1]], from[at[2]], from[at[3]]};
+        }
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v)
+          sums[v] += load<N>(values + e + v * N) *
+                     side_by_side(parts + v * N / 4, Count<N>{});
+      }
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v)
+        store<N>(to + v * N, relu ? positive<N>(sums[v]) : sums[v]);
+    }
+  }
+  return true;
+}
+
 #if defined(__AVX512F__)
 template <class Index>
 bool gather(const float* x, i64 stride, i64 batch, const Rows<Index>& rows,

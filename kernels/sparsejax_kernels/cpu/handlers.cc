@@ -6,7 +6,7 @@
 #include "blocks.h"
 #include "convolutions.h"
 #include "fan_in.h"
-#include "n_m.h"
+#include "packed.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace sparsejax_kernels {
@@ -178,24 +178,35 @@ ffi::Error both_gradients(ffi::ThreadPool pool, i64 level, Floats cotangent, Flo
   });
 }
 
-ffi::Error n_m(ffi::ThreadPool pool, i64 level, bool relu, Floats x, Floats values,
-               Bytes offsets, Floats bias, FloatResult y) {
+ffi::Error packed(ffi::ThreadPool pool, i64 level, bool relu, Floats x, Floats values,
+                  Bytes offsets, ffi::AnyBuffer rest_inputs, Floats bias,
+                  FloatResult y) {
   const auto shape = values.dimensions(), places = offsets.dimensions();
-  if (x.dimensions().size() != 2 || shape.size() != 4 || shape[3] != 16 ||
-      !std::equal(shape.begin(), shape.end(), places.begin(), places.end()))
+  const auto read = rest_inputs.dimensions();
+  if (x.dimensions().size() != 2 || shape.size() != 3 || shape[2] != 16 ||
+      places.size() != 4 || places[0] != shape[0] || places[3] != 16 ||
+      read.size() != 3 || read[0] != shape[0] || read[2] != 16 ||
+      shape[1] != places[1] * places[2] + read[1])
     return wrong_shapes();
   const i64 batch = x.dimensions()[0], inputs = x.dimensions()[1];
   const i64 outputs = shape[0] * 16, biases = bias.element_count();
-  if (shape[1] != ceil_div(inputs, 32) || !is_matrix(y->dimensions(), batch, outputs) ||
-      (biases && biases != outputs))
+  if (places[1] != ceil_div(inputs, 32) ||
+      !is_matrix(y->dimensions(), batch, outputs) || (biases && biases != outputs))
     return wrong_shapes();
-  const Slices slices = {values.typed_data(), offsets.typed_data(), shape[0], shape[1],
-                         shape[2]};
+  const i64 stride = shape[1] * 16;
+  const Slices slices = {values.typed_data(), stride, offsets.typed_data(),
+                         shape[0], places[1], places[2]};
   const Epilogue epilogue = {biases ? bias.typed_data() : nullptr, relu};
-  return multiply_slices(table_of(level), pool, x.typed_data(), batch, inputs, slices,
-                         epilogue, y->typed_data())
-             ? ffi::Error::Success()
-             : out_of_range();
+  return by_index_type(rest_inputs.element_type(), [&](auto type) {
+    using Index = decltype(type);
+    const Rest<Index> rest = {values.typed_data() + places[1] * places[2] * 16, stride,
+                              reinterpret_cast<const Index*>(rest_inputs.untyped_data()),
+                              read[1], inputs};
+    return multiply_packed(table_of(level), pool, x.typed_data(), batch, slices, rest,
+                           epilogue, y->typed_data())
+               ? ffi::Error::Success()
+               : out_of_range();
+  });
 }
 
 ffi::Error attention(ffi::ThreadPool pool, i64 level, Floats queries, Floats keys,
@@ -455,7 +466,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(fan_in_transpose, sparsejax_kernels::transpose,
                                   .Ret<Buffer<kInteger>>()
                                   .Ret<AnyBuffer>()
                                   .Ret<Buffer<kInteger>>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(n_m_forward, sparsejax_kernels::n_m,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(packed_forward, sparsejax_kernels::packed,
                               Ffi::Bind()
                                   .Ctx<ThreadPool>()
                                   .Attr<int64_t>("level")
@@ -463,6 +474,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(n_m_forward, sparsejax_kernels::n_m,
                                   .Arg<Buffer<kFloat>>()
                                   .Arg<Buffer<kFloat>>()
                                   .Arg<Buffer<xla::ffi::U8>>()
+                                  .Arg<AnyBuffer>()
                                   .Arg<Buffer<kFloat>>()
                                   .Ret<Buffer<kFloat>>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cached_attention, sparsejax_kernels::attention,

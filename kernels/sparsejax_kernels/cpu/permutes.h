@@ -26,14 +26,16 @@ bool permute_slices(const float* x, i64 stride, const Slices& slices, Epilogue e
   const __m128i beyond = _mm_set1_epi8(static_cast<char>(0xe0));
   __m128i largest = _mm_setzero_si128();
   for (i64 s = first; s < last; ++s) {
-    const float* values = slices.values + s * slices.blocks * slots * 16;
+    const float* values = slices.values + s * slices.stride;
     const u8* offsets = slices.offsets + s * slices.blocks * slots * 16;
     __m512 sums[B][A];
 #pragma GCC unroll 8
     for (int b = 0; b < B; ++b)
 #pragma GCC unroll 4
       for (int a = 0; a < A; ++a) sums[b][a] = _mm512_setzero_ps();
-    for (i64 block = 0; block < slices.blocks; ++block) {
+    // There may be nothing but a rest.
+    const i64 blocks = slots ? slices.blocks : 0;
+    for (i64 block = 0; block < blocks; ++block) {
       const float* from = x + block * 32;
       __m512 held[B][2];
       if (kHeld) {
@@ -73,7 +75,10 @@ bool permute_slices(const float* x, i64 stride, const Slices& slices, Epilogue e
         }
         values += Q * 16, offsets += Q * 16;
       };
-      if constexpr (Slots != 0) {
+      if constexpr (Slots > 4) {
+        step(Count<4>{});
+        step(Count<Slots - 4>{});
+      } else if constexpr (Slots != 0) {
         step(Count<Slots>{});
       } else {
         i64 q = 0;
@@ -98,16 +103,20 @@ bool permute_slices(const float* x, i64 stride, const Slices& slices, Epilogue e
 template <int B>
 bool permute_rows(const float* x, i64 stride, const Slices& slices, Epilogue epilogue,
                   float* y, i64 first, i64 last) {
+#define CASE(Slots) \
+  case Slots:       \
+    return permute_slices<B, Slots>(x, stride, slices, epilogue, y, first, last)
   switch (slices.slots) {
-    case 1:
-      return permute_slices<B, 1>(x, stride, slices, epilogue, y, first, last);
-    case 2:
-      return permute_slices<B, 2>(x, stride, slices, epilogue, y, first, last);
-    case 3:
-      return permute_slices<B, 3>(x, stride, slices, epilogue, y, first, last);
-    case 4:
-      return permute_slices<B, 4>(x, stride, slices, epilogue, y, first, last);
+    CASE(1);
+    CASE(2);
+    CASE(3);
+    CASE(4);
+    CASE(5);
+    CASE(6);
+    CASE(7);
+    CASE(8);
   }
+#undef CASE
   return permute_slices<B, 0>(x, stride, slices, epilogue, y, first, last);
 }
 
@@ -120,7 +129,7 @@ bool permute_rows(const float* x, i64 stride, const Slices& slices, Epilogue epi
   const i64 columns = slices.slices * 16, entries = slices.blocks * slices.slots;
   int largest = 0;
   for (i64 s = first; s < last; ++s) {
-    const float* values = slices.values + s * entries * 16;
+    const float* values = slices.values + s * slices.stride;
     const u8* offsets = slices.offsets + s * entries * 16;
     for (i64 e = 0; e < entries * 16; ++e)
       largest = offsets[e] > largest ? offsets[e] : largest;

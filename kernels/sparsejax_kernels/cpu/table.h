@@ -32,14 +32,29 @@ struct Rows {
   i64 limit;
 };
 
-// A packed N:M weight: values and offsets lie as [slices][blocks][slots][16], a slice
-// being 16 outputs and a block 32 inputs; the offset 32 is padding, which reads a zero.
+// The regular part of a packed weight: offsets lie as [slices][blocks][slots][16], a
+// slice being 16 outputs and a block 32 inputs; the offset 32 is padding, which reads a
+// zero. Values of a slice lie as its offsets do, then follow those of the rest.
 struct Slices {
   const float* values;
+  // From the values of one slice to those of the next.
+  i64 stride;
   const u8* offsets;
   i64 slices;
   i64 blocks;
   i64 slots;
+};
+
+// The other part, of outputs that keep more weights of a block than it has slots:
+// the inputs of the values, as [slices][depth][16], padding last.
+template <class Index>
+struct Rest {
+  const float* values;
+  i64 stride;
+  const Index* inputs;
+  i64 depth;
+  // The input that padding reads, a zero; all others are smaller.
+  i64 limit;
 };
 
 // All return false where an index is out of range, and never read through it.
@@ -53,6 +68,9 @@ struct Kernels {
   Gather gather;
   // The same by single loads: faster where the gather instruction is slow.
   Gather collect;
+  // Adds to y[b][columns], for slices first to last, and rectifies the sums if asked to.
+  bool (*add_rest)(const float* x, i64 stride, i64 batch, const Rest<Index>& rest,
+                   bool relu, float* y, i64 columns, i64 first, i64 last);
   // y[b, r] for b < batch <= width, from a panel [limit + 1][width].
   bool (*panel)(const float* panel, int width, const Rows<Index>& rows,
                 Epilogue epilogue, i64 batch, float* y, i64 stride, i64 first,
@@ -169,7 +187,7 @@ struct Table {
   void (*filter_plane)(const float* x, const Plane& plane, const float* taps,
                        float bias, bool relu, float* y);
   // y[b][slices * 16] for a batch of 1, 2, 4 or 8 and slices first to last; rows of x
-  // lie stride = blocks * 32 apart.
+  // lie stride apart, a multiple of 16 and blocks * 32 at least.
   bool (*permute)(const float* x, i64 stride, i64 batch, const Slices& slices,
                   Epilogue epilogue, float* y, i64 first, i64 last);
   // y[size], what a query takes of the values; scores is memory for one number a token

@@ -104,8 +104,8 @@ def forward_call(name: str, outputs: int, relu: bool) -> Callable[..., Array]:
     """A forward kernel; mapping it over activations alone is a larger batch."""
 
     @rows_first
-    def run(x, values, indices, bias):
+    def run(x, *weight):
         result = jax.ShapeDtypeStruct((x.shape[0], outputs), jnp.float32)
-        return call(name, result, relu=relu, **at_level())(x, values, indices, bias)
+        return call(name, result, relu=relu, **at_level())(x, *weight)
 
     return run

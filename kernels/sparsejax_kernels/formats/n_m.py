@@ -13,7 +13,7 @@ from sparsejax_kernels.formats.base import (
     concrete,
 )
 from sparsejax_kernels.formats.fan_in import FanIn
-from sparsejax_kernels.formats.packed_n_m import BLOCK, LANES, PackedNM
+from sparsejax_kernels.formats.packed import BLOCK, LANES, Packed, no_rest
 from sparsejax_kernels.formats.two_four import TwoFour, for_tensor_cores
 
 __all__ = ["NM"]
@@ -128,7 +128,7 @@ class NM(CompressedWeight):
             self.values.reshape(shape), indices.reshape(shape), self.in_features
         )
 
-    def packed(self) -> PackedNM:
+    def packed(self) -> Packed:
         """The same weight in the layout that is fastest at small batches.
 
         It is a copy with values of its own; call it once, after training or before.
@@ -141,7 +141,7 @@ class NM(CompressedWeight):
           >>> weights = jnp.tile(jnp.asarray([[1.0], [0.0], [2.0], [0.0]]), (16, 16))
           >>> w = NM.fromdense(weights, weights != 0, n=2, m=4).packed()
           >>> w.values.shape, bool((w.todense() == weights).all())
-          ((1, 2, 16, 16), True)
+          ((1, 32, 16), True)
         """
         if BLOCK % self.m:
             raise ValueError(
@@ -165,9 +165,10 @@ class NM(CompressedWeight):
             array = array.reshape(slices, LANES, blocks, each * n)
             return array.transpose(0, 2, 3, 1)
 
-        return PackedNM(
-            pack(self.values, 0),
+        return Packed(
+            pack(self.values, 0).reshape(slices, -1, LANES),
             pack(offsets.astype(jnp.uint8), BLOCK),
+            no_rest(slices, self.in_features),
             self.in_features,
             outputs,
         )

@@ -1,4 +1,4 @@
-"""The product with an N:M weight: the packed kernel, or those of the fan-in format."""
+"""The product with an N:M weight: by Pallas, or by kernels of the fan-in format."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparsejax_kernels import fan_in_matmul, native
+from sparsejax_kernels import fan_in_matmul
 from sparsejax_kernels.fan_in_matmul.api import product
-from sparsejax_kernels.formats import NM, PackedNM, TwoFour
-from sparsejax_kernels.formats.packed_n_m import LANES
-from sparsejax_kernels.n_m_matmul import cpu
+from sparsejax_kernels.formats import NM, TwoFour
 from sparsejax_kernels.operations import (
     PLATFORMS,
     PRODUCTS,
@@ -27,15 +23,10 @@ from sparsejax_kernels.operations import (
 
 __all__ = ["matmul"]
 
-# Measured on Zen 4; from there on panels of the batch are faster, unpacking included.
-LARGEST_BATCH = 16
-LARGEST_DENSE_BATCH = 64
-DENSE_SLOTS = 16
-
 
 def matmul(
     x: Float[Array, "*batch in"],
-    w: NM | PackedNM | TwoFour,
+    w: NM | TwoFour,
     *,
     bias: Float[Array, " out"] | None = None,
     activation: str | None = None,
@@ -46,40 +37,29 @@ def matmul(
     Kernels in Pallas ("pallas_gpu", "pallas_tpu") multiply an `NM` weight as it is. On
     Hopper a `TwoFour` weight is multiplied on sparse tensor cores by "pallas_gpu", if x
     and the weight are bfloat16; that kernel was compiled and its data checked, but it
-    never ran on a device yet. A packed weight (`NM.packed`) has a kernel of its own on
-    CPUs with AVX-512, for batches up to 16, or 64 where it has room for half of the
-    weights. Otherwise the weight becomes a fan-in one in each call, at a cost that
-    grows with the kept weights and not with the batch. Arguments, result and errors are
-    those of `sparsejax_kernels.fan_in_matmul.matmul`.
+    never ran on a device yet. Otherwise the weight becomes a fan-in one in each call,
+    at a cost that grows with the kept weights and not with the batch; for small batches
+    on CPUs pack it before (`NM.packed`). Arguments, result and errors are those of
+    `sparsejax_kernels.fan_in_matmul.matmul`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> weights = jnp.asarray([[1.0], [0.0], [2.0], [0.0]])
       >>> w = NM.fromdense(weights, weights != 0, n=2, m=4)
       >>> x = jnp.asarray([1.0, 2.0, 3.0, 4.0])
-      >>> matmul(x, w).tolist(), matmul(x, w.packed()).tolist()
-      ([7.0], [7.0])
+      >>> matmul(x, w).tolist()
+      [7.0]
     """
     name = choose(implementation, PRODUCTS, w, math.prod(x.shape[:-1]))
-    if isinstance(w, NM | TwoFour) and name in PLATFORMS and x.size:
+    if name in PLATFORMS and x.size:
         return _by_pallas(x, w, bias, activation, name)
-    if not (isinstance(w, PackedNM) and _has_kernel(x, w, name)):
-        return fan_in_matmul.matmul(
-            x,
-            w.to_fan_in(),
-            bias=bias,
-            activation=activation,
-            implementation=implementation,
-        )
-    check_inputs(x, w)
-    check_epilogue(bias, activation, w.out_features)
-    flat = x.reshape(-1, w.in_features)
-    if bias is not None:
-        bias = jnp.pad(bias, (0, -w.out_features % LANES))
-    run = cast(Callable[..., Array], product)
-    y = run(cpu, activation, flat, w.values, w.offsets, None, bias)
-    y = y[:, : w.out_features].astype(x.dtype)
-    return y.reshape(*x.shape[:-1], w.out_features)
+    return fan_in_matmul.matmul(
+        x,
+        w.to_fan_in(),
+        bias=bias,
+        activation=activation,
+        implementation=implementation,
+    )
 
 
 class Kernels(NamedTuple):
@@ -116,13 +96,3 @@ def _by_pallas(
         weight = (w.values, w.offsets, None)
     y = run(kernels, activation, flat, *weight, bias)
     return y.astype(x.dtype).reshape(*x.shape[:-1], w.shape[1])
-
-
-def _has_kernel(x: Array, w: PackedNM, name: str) -> bool:
-    """Whether the packed kernel runs: on CPUs that can permute, for small batches."""
-    if jax.default_backend() != "cpu" or name != "cpu":
-        return False
-    rows = math.prod(x.shape[:-1])
-    slots = w.values.shape[2]
-    largest = LARGEST_DENSE_BATCH if slots >= DENSE_SLOTS else LARGEST_BATCH
-    return 0 < rows <= (largest if native.has_avx512() else 1)
