@@ -70,7 +70,7 @@ def compare(name, options):
     for sparsity in options.sparsities:
         model, state = sparse_network(MODELS[name], shape, sparsity)
         expected = np.asarray(called(model)(x))
-        fast = sj.compress(model, state, inputs=x, inference=True)
+        fast = sj.compress(model, state, inputs=x, inference=True, batch=options.batch)
         contenders[f"sparsejax {100 * sparsity:g} %"] = jitted(fast, x, expected, 1e-4)
     # Zeros cost a dense product what other numbers cost it.
     contenders["XLA as written"] = jitted(model, x, expected, 1e-4)

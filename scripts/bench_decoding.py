@@ -74,7 +74,7 @@ def compare(options):
     contenders, rows = {}, []
     for name, (sparsity, structure) in patterns.items():
         model, state = masked(dense, sparsity, structure)
-        ours = Decoding(compressed(model, state), prompt)
+        ours = Decoding(compressed(model, state, batch=options.batch), prompt)
         agree(name, ours, Decoding(model, prompt), options.tokens)
         contenders[f"sparsejax, {name}"] = ours
     # Zeros cost a dense product what other numbers cost it: one model is enough.

@@ -206,7 +206,7 @@ def _model(run: Restored, compress: bool) -> Transformer:
     if not compress:
         return model.unscanned()
     try:
-        return compressed(model, state.optimizer_state)
+        return compressed(model, state.optimizer_state, batch=1)
     except ValueError as error:
         raise ConfigError(f"--compressed: {error}") from error
 

@@ -20,6 +20,7 @@ from sparsejax_kernels.bench_convolutions import (
     depthwise_cases,
     pointwise_cases,
 )
+from sparsejax_kernels.choosing import pays_to_pack
 from sparsejax_kernels.timing import interleaved
 
 __all__ = ["main"]
@@ -103,25 +104,29 @@ def contenders(
             DENSE: (jax.jit(both_ways(jnp.dot)), (x, dense, cotangent)),
             OURS: (jax.jit(sparse_both), (x, w, cotangent)),
         }
-    elif op == COLD:
-        assert isinstance(w, FanIn)
-        # Other layers in other memory.
-        layers = [
-            FanIn(jnp.roll(w.values, i, 0), jnp.roll(w.indices, i, 0), inputs)
-            for i in range(COLD_LAYERS)
-        ]
-
-        def through(product):
-            return jax.jit(lambda x, layers: [product(x, layer) for layer in layers])
-
-        runs = {
-            DENSE: (through(jnp.dot), (x, [layer.todense() for layer in layers])),
-            OURS: (through(matmul), (x, layers)),
-        }
     else:
+        layers = [w]
+        if op == COLD:
+            assert isinstance(w, FanIn)
+            # Other layers in other memory.
+            layers = [
+                FanIn(jnp.roll(w.values, i, 0), jnp.roll(w.indices, i, 0), inputs)
+                for i in range(COLD_LAYERS)
+            ]
+        densely = [layer.todense() for layer in layers]
+        if pays_to_pack(batch):
+            layers = [
+                Packed.from_fan_in(layer) if isinstance(layer, FanIn) else layer
+                for layer in layers
+            ]
+
+        def through(product, weights):
+            return jax.jit(lambda x: [product(x, weight) for weight in weights])
+
+        # Weights are constants of the program, as where a network only predicts.
         runs = {
-            DENSE: (jax.jit(jnp.dot), (x, dense)),
-            OURS: (jax.jit(matmul), (x, w)),
+            DENSE: (through(jnp.dot, densely), (x,)),
+            OURS: (through(matmul, layers), (x,)),
         }
     expected, found = (jax.tree.leaves(run(*given))[0] for run, given in runs.values())
     if not np.allclose(found, expected, atol=1e-4 * float(jnp.abs(expected).max())):

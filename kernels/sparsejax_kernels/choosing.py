@@ -22,20 +22,22 @@ __all__ = [
     "machine",
     "measured_on_gpu",
     "measured_tiles",
+    "pays_to_pack",
 ]
 
 Limits = tuple[tuple[float, float], ...]
 
 DEFAULTS: dict[str, Limits] = {
-    "FanIn": ((8, 0.47), (math.inf, 0.41)),
+    "FanIn": ((1, 0.97), (8, 0.69), (64, 0.47), (math.inf, 0.41)),
     "Packed": ((1, 0.97), (8, 0.88), (64, 0.62), (math.inf, 0.38)),
     "Block": ((1, 0.72), (math.inf, 0.97)),
 }
 """Format -> (batch up to, density up to) where the native product beats XLA's dense.
 
 Measured by ``python -m sparsejax_kernels.tune`` on two cores of an AMD EPYC with
-AVX-512, float32; the smaller value of 3072x768 and 768x3072. At these densities both
-take about as long; below them the compressed product is the faster one.
+AVX-512, float32; the smaller value of 3072x768 and 768x3072, weights packed where that
+pays. At these densities both take about as long; below them the compressed product is
+the faster one.
 """
 FALLBACK: dict[str, Limits] = dict.fromkeys(DEFAULTS, ((1, 0.1), (math.inf, 0.0)))
 """The same without native kernels: gathering at batch 1 is all that pays."""
@@ -46,6 +48,25 @@ ON_GPU: dict[str, Limits] = dict.fromkeys(
 READ_AS = {"NM": "FanIn", "TwoFour": "FanIn"}
 """Formats that are multiplied as another one is, on CPUs."""
 READ_AS_ON_GPU = {"Packed": "FanIn"}
+
+
+LARGEST_PACKED_BATCH = 4
+"""Up to this batch a weight without a pattern is faster packed. Measured on Zen 4."""
+
+
+def pays_to_pack(batch: int) -> bool:
+    """Whether `Packed.from_fan_in` makes products with fan-in weights faster here.
+
+    It does on CPUs with AVX-512, for batches up to 4.
+
+    Args:
+      batch: rows of x that are multiplied at once.
+
+    Example:
+      >>> pays_to_pack(256)
+      False
+    """
+    return batch <= LARGEST_PACKED_BATCH and _runs() and native.has_avx512()
 
 
 def largest_density(batch: int, kind: str = "FanIn") -> float:
@@ -92,7 +113,10 @@ def explain(w: Any, batch: int) -> str:
     """
     inputs, outputs = w.shape
     kind = type(w).__name__
-    density, limit = float(w.density), largest_density(batch, kind)
+    unpacked = kind == "FanIn" and pays_to_pack(batch)
+    # A weight with a rest has no pattern, and what holds for those holds for it.
+    limit = largest_density(batch, "FanIn" if getattr(w, "depth", 0) else kind)
+    density = float(w.density)
     what = f"{kind} {inputs}x{outputs}, {100 * density:.3g} % dense, batch {batch}"
     if measured_on_gpu(w, batch):
         how = "the kernel in Pallas"
@@ -101,13 +125,17 @@ def explain(w: Any, batch: int) -> str:
     else:
         how = f"XLA's own operations instead of a native kernel ({_why_not()})"
     _, source = _limits()
+    if unpacked:
+        how += f"; packed, as by sparsejax.compress(..., batch={batch}), it is"
+    else:
+        how += ";"
     if density <= limit:
         return (
-            f"{what}: {how}; faster than dense up to {100 * limit:g} % at this batch "
+            f"{what}: {how} faster than dense up to {100 * limit:g} % at this batch "
             f"({source})"
         )
     return (
-        f"{what}: {how}, but a dense weight is faster above {100 * limit:g} % at this "
+        f"{what}: {how} but a dense weight is faster above {100 * limit:g} % at this "
         f"batch ({source}); keep the layer dense (sparsejax.compress(..., batch=...) "
         "does)"
     )

@@ -14,7 +14,11 @@ __all__ = ["compressed"]
 
 
 def compressed(
-    model: Transformer, masks: PyTree, *, implementation: str | None = None
+    model: Transformer,
+    masks: PyTree,
+    *,
+    batch: int | None = None,
+    implementation: str | None = None,
 ) -> Transformer:
     """A transformer of the same function, to rounding, whose zeros cost nothing.
 
@@ -25,6 +29,8 @@ def compressed(
       model: with trained (sparse) parameters, scanned or not; it is not changed.
       masks: of its parameters, as `sparsejax.masks` returns them or in an optimizer's
         state, scanned or not.
+      batch: sequences that are decoded at once, for which matrices are then stored as
+        is fastest, see `sparsejax.compress`; default: as is fast for any number.
       implementation: of the products, see `sparsejax_kernels.matmul`; default: the best
         that runs here.
 
@@ -51,6 +57,8 @@ def compressed(
     if not isinstance(masks, dict):
         masks = masks_of(masks)
     masks = unstacked(unpack_all(masks))
-    made = compress(model.unscanned(), masks, implementation=implementation)
+    made = compress(
+        model.unscanned(), masks, batch=batch, implementation=implementation
+    )
     assert isinstance(made, Transformer)
     return made

@@ -29,13 +29,14 @@ from sparsejax.nn.surgery import is_narrowed, mark_narrowed, modules, put
 __all__ = ["load", "save"]
 
 FORMATS = {
-    "block": (Block, ("in_features", "out_features")),
-    "fan-in": (FanIn, ("in_features",)),
-    "n:m": (NM, ("in_features", "m")),
-    "2:4": (TwoFour, ("in_features",)),
-    "packed": (Packed, ("in_features", "out_features")),
+    "block": (Block, 1, ("in_features", "out_features")),
+    "fan-in": (FanIn, 1, ("in_features",)),
+    "n:m": (NM, 1, ("in_features", "m")),
+    "2:4": (TwoFour, 1, ("in_features",)),
+    "packed": (Packed, 2, ("in_features", "out_features")),
 }
-"""Name in the file -> format and its static fields."""
+"""Name in the file -> format, how many arrays say where its values belong, and its
+static fields."""
 
 
 def save(path: str | os.PathLike[str], model: nnx.Module) -> int:
@@ -177,7 +178,7 @@ def _is_part(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
 
 def _describe(module: CompressedLinear) -> dict[str, Any]:
     weight = module.weight
-    for name, (kind, fields) in FORMATS.items():
+    for name, (kind, _, fields) in FORMATS.items():
         if isinstance(weight, kind):
             static = {field: getattr(weight, field) for field in fields}
             transposed = getattr(weight, "transposed", None) is not None
@@ -196,13 +197,14 @@ def _set_dtype(layer: Any, settings: dict[str, Any]) -> None:
 
 
 def _rebuilt(name: str, fields: dict[str, Any], tensors: dict[str, Any]) -> Any:
-    kind, static = FORMATS[fields["format"]]
+    kind, places, static = FORMATS[fields["format"]]
     prefix = f"{name}/" if name else ""
-    for needed in (f"{prefix}values", f"{prefix}indices/0"):
-        if needed not in tensors:
-            raise ValueError(f"the file has no {needed}, which its metadata promise")
-    values, where = tensors[f"{prefix}values"], tensors[f"{prefix}indices/0"]
-    weight = kind(values, where, **{field: fields[field] for field in static})
+    needed = [f"{prefix}values", *(f"{prefix}indices/{i}" for i in range(places))]
+    for each in needed:
+        if each not in tensors:
+            raise ValueError(f"the file has no {each}, which its metadata promise")
+    arrays = [tensors[each] for each in needed]
+    weight = kind(*arrays, **{field: fields[field] for field in static})
     return weight.with_transpose() if fields["transposed"] else weight
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sparsejax_kernels import (
     FanIn,
+    Packed,
     choosing,
     explain,
     largest_density,
@@ -43,8 +44,16 @@ needs_kernels = pytest.mark.skipif(
 def test_explains_by_density_and_batch():
     assert "native CPU kernel; faster than dense" in explain(weight(0.1), 256)
     assert "but a dense weight is faster above 41 %" in explain(weight(0.45), 256)
-    assert "faster than dense up to 47 %" in explain(weight(0.45), 1)
+    assert "faster than dense up to 69 %" in explain(weight(0.45), 8)
     assert sj.explain is explain
+    w = weight(0.1)
+    packed = "packed, as by sparsejax.compress(..., batch=1), it is" in explain(w, 1)
+    assert packed == native.has_avx512() == choosing.pays_to_pack(1)
+    assert "packed, as" not in explain(w, 8)
+    # Without a pattern, packed or not.
+    assert "Packed 40x30" in explain(Packed.from_fan_in(w), 8)
+    limit = f"up to {100 * largest_density(8):g} %"
+    assert limit in explain(Packed.from_fan_in(w), 8)
 
 
 def test_says_why_the_fallback_runs(monkeypatch):

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from sparsejax_kernels import NM, largest_density
+from sparsejax_kernels import NM, FanIn, Packed, largest_density, native
+from sparsejax_kernels.choosing import pays_to_pack
 
 import sparsejax as sj
 from sparsejax.models.mlp import mlp
@@ -281,13 +282,31 @@ def test_compress_leaves_dense_what_is_faster_dense():
     rngs = nnx.Rngs(0)
     model = nnx.Sequential(nnx.Linear(32, 16, rngs=rngs), nnx.Linear(16, 8, rngs=rngs))
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    sparsity = {"layers/0/kernel": 0.95, "layers/1/kernel": 0.3}
+    sparsity = {"layers/0/kernel": 0.95, "layers/1/kernel": 0.02}
     state = sj.static(optax.sgd(0.1), sparsity=sparsity).init(params)
     nnx.update(model, sj.sparsify(params, state))
     limit = largest_density(1)
     fast = sj.compress(model, state, batch=1)
     found = [isinstance(layer, CompressedLinear) for layer in fast.layers]
-    assert found == [limit >= 0.05, False]
+    assert found == [limit >= 0.05, False] and limit < 0.98
     assert all(
         isinstance(one, CompressedLinear) for one in sj.compress(model, state).layers
     )
+
+
+@pytest.mark.parametrize("batch", [1, 9])
+def test_layers_for_small_batches_are_packed_where_that_is_faster(tmp_path, batch):
+    model, state = perceptron(sparsity={"hidden.*/kernel": 0.8})
+    fast = sj.compress(model, state, batch=batch)
+    packed = isinstance(fast.hidden0.weight, Packed)
+    assert packed or isinstance(fast.hidden0, FanInLinear)
+    assert packed == pays_to_pack(batch) == (batch == 1 and native.has_avx512())
+    x = jax.random.normal(jax.random.key(0), (batch, 32))
+    np.testing.assert_allclose(fast(x), model(x), atol=1e-5)
+    sj.save(tmp_path / "model.safetensors", fast)
+    again = sj.load(tmp_path / "model.safetensors", model)
+    assert type(again.hidden0.weight) is type(fast.hidden0.weight)
+    np.testing.assert_array_equal(again(x), fast(x))
+    # What is to be trained needs an index for its backward pass.
+    trained = sj.compress(model, state, batch=batch, trainable=True)
+    assert isinstance(trained.hidden0.weight, FanIn)

@@ -154,7 +154,7 @@ bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
               i64 batch, float* y, i64 stride, i64 first, i64 last) {
   constexpr int V = W / N;
   // Enough sums in flight to hide the latency of a multiply-add.
-  constexpr int U = V >= 8 ? 1 : V >= 4 ? 2 : V >= 2 ? 4 : 8;
+  constexpr int U = V >= 8 ? 1 : V >= 4 ? 2 : 4;
   alignas(64) float tile[N * W];
   for (i64 group = first; group < last; group += N) {
     const i64 count = least(N, last - group);
@@ -182,12 +182,6 @@ bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
           if (U >= 4 && u % 4 == 0) four_indices(rows.indices + e + u, at);
           add(e + u, U >= 4 ? at[u % 4] : rows.indices[e + u], sums[u]);
         }
-      }
-      if (U > 4 && e + 4 <= to) {
-        four_indices(rows.indices + e, at);
-#pragma GCC unroll 4
-        for (int u = 0; u < 4; ++u) add(e + u, at[u], sums[u]);
-        e += 4;
       }
       for (; e < to; ++e) add(e, rows.indices[e], sums[0]);
 #pragma GCC unroll 8

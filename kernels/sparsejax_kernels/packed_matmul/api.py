@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sparsejax_kernels import fan_in_matmul, native
+from sparsejax_kernels.choosing import LARGEST_PACKED_BATCH
 from sparsejax_kernels.fan_in_matmul.api import product
 from sparsejax_kernels.formats import Packed
 from sparsejax_kernels.formats.packed import LANES
@@ -28,7 +29,6 @@ __all__ = ["matmul"]
 LARGEST_BATCH = 16
 LARGEST_DENSE_BATCH = 64
 DENSE_SLOTS = 16
-LARGEST_BATCH_OF_A_REST = 4
 
 
 def matmul(
@@ -82,7 +82,7 @@ def _has_kernel(x: Array, w: Packed, name: str) -> bool:
     if not native.has_avx512():
         largest = 1
     elif w.depth:
-        largest = LARGEST_BATCH_OF_A_REST
+        largest = LARGEST_PACKED_BATCH
     else:
         largest = LARGEST_DENSE_BATCH if w.slots >= DENSE_SLOTS else LARGEST_BATCH
     return 0 < math.prod(x.shape[:-1]) <= largest
