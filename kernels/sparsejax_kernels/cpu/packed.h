@@ -28,7 +28,7 @@ bool multiply_packed(const Table& table, xla::ffi::ThreadPool& pool, const float
   const i64 size = std::max<i64>(1, ceil_div(slices.slices, parts));
   // Where rows come in several lots, all but the first find a slice in the first cache.
   const bool one_lot = batch <= 8 && (batch & (batch - 1)) == 0;
-  const i64 step = one_lot ? size : 1;
+  const i64 step = one_lot && rest.depth == 0 ? size : 1;
   const Epilogue before_rest = {epilogue.bias, epilogue.relu && rest.depth == 0};
   std::atomic<bool> fine{true};
   parallel_for(pool, ceil_div(slices.slices, size), threads, [&](i64 part) {
