@@ -114,7 +114,7 @@ def contenders(
                 for i in range(COLD_LAYERS)
             ]
         densely = [layer.todense() for layer in layers]
-        if pays_to_pack(batch):
+        if pays_to_pack(batch, sum(layer.nbytes for layer in layers)):
             layers = [
                 Packed.from_fan_in(layer) if isinstance(layer, FanIn) else layer
                 for layer in layers

@@ -84,9 +84,9 @@ def compress(
         to eight bytes a weight; without it every backward pass makes its own.
       batch: rows that are multiplied at once; layers for which a dense product is
         faster at this batch then stay dense (`sparsejax_kernels.largest_density`), and
-        up to 4 rows on a CPU with AVX-512 the others are packed, in which order they
-        are up to three times as fast (`sparsejax_kernels.Packed`; other batches run,
-        too, but no faster than without). Default: every masked layer is compressed.
+        up to 4 rows on a CPU with AVX-512 the others are packed if all of them fit its
+        caches, in which order they are about twice as fast (`sparsejax_kernels.Packed`;
+        larger batches then run slower). Default: every masked layer is compressed.
       inputs: real data that the model is called with, as ``model(inputs)``. Neurons
         without any input, such as those that `sparsejax.srigl` ablates, and neurons
         that nothing reads are then removed, from their layer, from biases and
@@ -145,29 +145,31 @@ def compress(
             _check(path, layer, mask)
     if inputs is not None:
         copy, masks = _narrowed(copy, masks, inputs, trainable, fits)
-    made, masked, next_ones = {}, [], {}
+    made, weights, masked, next_ones = {}, {}, [], {}
     if inference:
         paths = [p for p, layer in modules(copy) if fits(layer) or is_depthwise(layer)]
         next_ones = followers(copy, inputs, paths)
         copy = fold(copy, next_ones)
     layers = {path: layer for path, layer in modules(copy) if fits(layer)}
+
+    def options(path):
+        rectified = path in next_ones and next_ones[path].rectified
+        activation = "relu" if rectified else None
+        return {"activation": activation, "implementation": implementation}
+
     for path, layer in layers.items():
         mask = masks.get(_kernel(path))
         masked += [path] if mask is not None else []
-        rectified = path in next_ones and next_ones[path].rectified
-        options = {
-            "activation": "relu" if rectified else None,
-            "implementation": implementation,
-        }
         if inference and is_convolution(layer):
             if mask is None:
                 mask = jnp.ones(layer.kernel.get_value().shape, bool)
-            made[path] = convolution_twin(layer, _weight(layer, mask), **options)
+            made[path] = convolution_twin(layer, _weight(layer, mask), **options(path))
         elif mask is not None and not bool(mask.all()):
-            weight = _weight(layer, mask, trainable)
-            weight = weight if batch is None else _for_batch(layer, weight, batch)
-            if weight is not None:
-                made[path] = replacement(layer, weight, **options)
+            weights[path] = _weight(layer, mask, trainable)
+    if batch is not None:
+        weights = _for_batch(layers, weights, batch)
+    for path, weight in weights.items():
+        made[path] = replacement(layers[path], weight, **options(path))
     if not masked:
         raise ValueError(
             "no linear layer of the model has a mask in `state`: the masks are of "
@@ -179,12 +181,7 @@ def compress(
         return put(copy, made)
     for path, layer in modules(copy):
         if is_depthwise(layer):
-            rectified = path in next_ones and next_ones[path].rectified
-            made[path] = depthwise_twin(
-                layer,
-                activation="relu" if rectified else None,
-                implementation=implementation,
-            )
+            made[path] = depthwise_twin(layer, **options(path))
     return Rectified(put(copy, made))
 
 
@@ -281,14 +278,25 @@ def _weight(layer: Any, mask: Bool[Array, "..."], trainable: bool = False) -> An
     )
 
 
-def _for_batch(layer: Any, weight: Any, batch: int) -> Any:
-    """The weight as it is fastest at a batch; None if that is as a dense one."""
-    if weight.density > largest_density(batch, type(weight).__name__):
-        return None
-    plain = isinstance(weight, FanIn) and weight.transposed is None
-    if plain and isinstance(layer, nnx.Linear) and pays_to_pack(batch):
-        return Packed.from_fan_in(weight)
-    return weight
+def _for_batch(
+    layers: dict[str, Any], weights: dict[str, Any], batch: int
+) -> dict[str, Any]:
+    """The weights as they are fastest at a batch, without those that are so densely."""
+    faster = {
+        path: weight
+        for path, weight in weights.items()
+        if weight.density <= largest_density(batch, type(weight).__name__)
+    }
+    if not pays_to_pack(batch, sum(weight.nbytes for weight in faster.values())):
+        return faster
+    packed = {
+        path: Packed.from_fan_in(weight)
+        for path, weight in faster.items()
+        if isinstance(layers[path], nnx.Linear)
+        and isinstance(weight, FanIn)
+        and weight.transposed is None
+    }
+    return faster | packed
 
 
 def _is_full(mask: np.ndarray, n: int, m: int) -> bool:

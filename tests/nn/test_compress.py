@@ -300,7 +300,7 @@ def test_layers_for_small_batches_are_packed_where_that_is_faster(tmp_path, batc
     fast = sj.compress(model, state, batch=batch)
     packed = isinstance(fast.hidden0.weight, Packed)
     assert packed or isinstance(fast.hidden0, FanInLinear)
-    assert packed == pays_to_pack(batch) == (batch == 1 and native.has_avx512())
+    assert packed == pays_to_pack(batch, 0) == (batch == 1 and native.has_avx512())
     x = jax.random.normal(jax.random.key(0), (batch, 32))
     np.testing.assert_allclose(fast(x), model(x), atol=1e-5)
     sj.save(tmp_path / "model.safetensors", fast)
@@ -310,3 +310,10 @@ def test_layers_for_small_batches_are_packed_where_that_is_faster(tmp_path, batc
     # What is to be trained needs an index for its backward pass.
     trained = sj.compress(model, state, batch=batch, trainable=True)
     assert isinstance(trained.hidden0.weight, FanIn)
+
+
+def test_weights_that_no_cache_keeps_are_not_packed(monkeypatch):
+    model, state = perceptron(sparsity={"hidden.*/kernel": 0.8})
+    monkeypatch.setattr("sparsejax_kernels.choosing.LARGEST_PACKED_BYTES", 999)
+    fast = sj.compress(model, state, batch=1)
+    assert isinstance(fast.hidden0.weight, FanIn)
