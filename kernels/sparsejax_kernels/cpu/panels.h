@@ -74,8 +74,10 @@ struct LastUnlike<i32> {
 template <class Index>
 INLINE i64 without_padding(const Index* indices, i64 length, i64 limit) {
   const Index padding = static_cast<Index>(limit);
-  // Indices too narrow for the limit have no padding.
+  // Indices too narrow for the limit have no padding, and most rows that are as long as
+  // all others have none either.
   if (static_cast<i64>(padding) != limit) return length;
+  if (length > 0 && indices[length - 1] != padding) return length;
   constexpr int N = LastUnlike<Index>::kLanes;
   for (; length >= N; length -= N) {
     const int found = LastUnlike<Index>::of(indices + length - N, N, padding);
