@@ -339,27 +339,3 @@ def test_layers_too_large_for_a_dense_weight(batch, monkeypatch):
     monkeypatch.setattr(xla, "LARGEST_DENSE_WEIGHT", 10)
     monkeypatch.setattr(xla, "GATHERED", 100)
     agrees_with_dense(FanIn.fromdense(*layer(60, 13)), batch, "xla")
-
-
-@needs_native
-@pytest.mark.parametrize("level", ["portable", "avx2", "avx512"])
-@pytest.mark.parametrize("batch", [7, 40, 70])
-@pytest.mark.parametrize("order", ["ascending", "mixed", "corrupt"])
-def test_many_inputs_of_a_row_are_summed_by_blocks(level, batch, order, monkeypatch):
-    monkeypatch.setenv("SPARSEJAX_KERNELS_INSTRUCTIONS", level)
-    w = FanIn.fromdense(*layer(3000, 21, 0.2))
-    if order != "ascending":
-        values, indices = w.values[:, ::-1], w.indices[:, ::-1]
-        indices = indices if order == "mixed" else indices.at[3, 99].set(3001)
-        leaves = [values, indices]
-        w = jax.tree.unflatten(jax.tree.structure(w), leaves)
-    x, bias = normal(batch, 3000, seed=1), normal(21, seed=2)
-    options = {"bias": bias, "activation": "relu", "implementation": "cpu"}
-    if order == "corrupt":
-        # Which of them depends on whether it runs at once or in the background.
-        errors = (ValueError, jax.errors.JaxRuntimeError)
-        with pytest.raises(errors, match="out of range"):
-            matmul(x, w, **options).block_until_ready()
-        return
-    expected = np.maximum(np.asarray(x) @ np.asarray(w.todense()) + np.asarray(bias), 0)
-    np.testing.assert_allclose(matmul(x, w, **options), expected, atol=3e-4)

@@ -13,10 +13,10 @@ namespace sparsejax_kernels {
 
 extern const Table avx512_table = {
     kWidest,
-    {gather<u16>, collect<u16>, add_rest<u16>, sum_panel<u16>, cut<u16>,
-     sum_panel_by_blocks<u16>, arrange<u16>, sample<u16>, sum_pixels<u16>},
-    {gather<i32>, collect<i32>, add_rest<i32>, sum_panel<i32>, cut<i32>,
-     sum_panel_by_blocks<i32>, arrange<i32>, sample<i32>, sum_pixels<i32>},
+    {gather<u16>, collect<u16>, add_rest<u16>, sum_panel<u16>, arrange<u16>,
+     sample<u16>, sum_pixels<u16>},
+    {gather<i32>, collect<i32>, add_rest<i32>, sum_panel<i32>, arrange<i32>,
+     sample<i32>, sum_pixels<i32>},
     pack,
     kTallest,
     sum_tile,

@@ -151,54 +151,12 @@ bool arrange(const float* values, const i32* positions, const Index* indices,
   return true;
 }
 
-// What a row of a panel is summed up in: enough sums in flight to hide the latency of a
-// multiply-add.
-template <int N, int W>
-struct RowSum {
-  static constexpr int V = W / N;
-  static constexpr int U = V >= 8 ? 1 : V >= 4 ? 2 : 4;
-  Vector<N> sums[U][V] = {};
-
-  // Adds the entries from one on to before another.
-  template <class Index>
-  INLINE void add(const float* panel, const Rows<Index>& rows, i64 from, i64 to) {
-    const Index* indices = rows.indices;
-    const float* values = rows.values;
-    i64 e = from, at[4];
-    auto one = [&](i64 entry, i64 index, Vector<N>* sum) __attribute__((always_inline)) {
-      const float* row = panel + index * W;
-      const float value = values[entry];
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sum[v] += value * load<N>(row + v * N);
-    };
-    for (; e + U <= to; e += U) {
-#pragma GCC unroll 4
-      for (int u = 0; u < U; ++u) {
-        if (U >= 4 && u % 4 == 0) four_indices(indices + e + u, at);
-        one(e + u, U >= 4 ? at[u % 4] : indices[e + u], sums[u]);
-      }
-    }
-    for (; e < to; ++e) one(e, indices[e], sums[0]);
-  }
-
-  INLINE Vector<N> total(int v) const {
-    Vector<N> sum = sums[0][v];
-#pragma GCC unroll 4
-    for (int u = 1; u < U; ++u) sum += sums[u][v];
-    return sum;
-  }
-};
-
-template <int N>
-INLINE Vector<N> finished(Vector<N> sum, Epilogue epilogue, i64 output) {
-  if (epilogue.bias) sum += epilogue.bias[output];
-  return epilogue.relu ? positive<N>(sum) : sum;
-}
-
 template <class Index, int N, int W, bool Transposed>
 bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
               i64 batch, float* y, i64 stride, i64 first, i64 last) {
   constexpr int V = W / N;
+  // Enough sums in flight to hide the latency of a multiply-add.
+  constexpr int U = V >= 8 ? 1 : V >= 4 ? 2 : 4;
   alignas(64) float tile[N * W];
   for (i64 group = first; group < last; group += N) {
     const i64 count = least(N, last - group);
@@ -211,76 +169,36 @@ bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
                          ? rows.starts[group + r + 1]
                          : from + without_padding(rows.indices + from, rows.length,
                                                   rows.limit);
-      RowSum<N, W> row;
-      row.add(panel, rows, from, to);
+      Vector<N> sums[U][V] = {};
+      i64 e = from, at[4];
+      auto add = [&](i64 entry, i64 index, Vector<N>* sum)
+          __attribute__((always_inline)) {
+        const float* row = panel + index * W;
+        const float value = rows.values[entry];
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v)
-        store<N>(tile + r * W + v * N, finished<N>(row.total(v), epilogue, group + r));
+        for (int v = 0; v < V; ++v) sum[v] += value * load<N>(row + v * N);
+      };
+      for (; e + U <= to; e += U) {
+#pragma GCC unroll 8
+        for (int u = 0; u < U; ++u) {
+          if (U >= 4 && u % 4 == 0) four_indices(rows.indices + e + u, at);
+          add(e + u, U >= 4 ? at[u % 4] : rows.indices[e + u], sums[u]);
+        }
+      }
+      for (; e < to; ++e) add(e, rows.indices[e], sums[0]);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) {
+        Vector<N> sum = sums[0][v];
+#pragma GCC unroll 8
+        for (int u = 1; u < U; ++u) sum += sums[u][v];
+        if (epilogue.bias) sum += epilogue.bias[group + r];
+        if (epilogue.relu) sum = positive<N>(sum);
+        store<N>(tile + r * W + v * N, sum);
+      }
     }
     unpack<N, W>(tile, count, batch, y + group, stride);
   }
   return true;
-}
-
-template <class Index, int N, int W>
-void sum_blocks(const float* panel, const Rows<Index>& rows, const Cuts& cuts,
-                Epilogue epilogue, i64 batch, float* y, i64 stride, i64 first, i64 last,
-                float* sums) {
-  constexpr int V = W / N;
-  for (i64 block = 0; block < cuts.blocks; ++block) {
-    for (i64 r = first; r < last; ++r) {
-      const i32* at = cuts.at + r * (cuts.blocks + 1) + block;
-      float* sum = sums + (r - first) * W;
-      RowSum<N, W> row;
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v)
-        if (block > 0) row.sums[0][v] = load<N>(sum + v * N);
-      row.add(panel, rows, r * rows.length + at[0], r * rows.length + at[1]);
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) store<N>(sum + v * N, row.total(v));
-    }
-  }
-  alignas(64) float tile[N * W];
-  for (i64 group = first; group < last; group += N) {
-    const i64 count = least(N, last - group);
-    for (i64 r = 0; r < count; ++r) {
-      const float* sum = sums + (group - first + r) * W;
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v)
-        store<N>(tile + r * W + v * N,
-                 finished<N>(load<N>(sum + v * N), epilogue, group + r));
-    }
-    unpack<N, W>(tile, count, batch, y + group, stride);
-  }
-}
-
-// How many of some indices are smaller than another.
-template <class Index>
-INLINE i64 count_below(const Index* indices, i64 count, i64 bound) {
-  using Unsigned = decltype(unsigned_of(Index{}));
-  const Unsigned largest = static_cast<Unsigned>(bound - 1);
-  // In as many bits as an index has, so that as many are counted at once.
-  Unsigned found = 0;
-  for (i64 i = 0; i < count; ++i) found += static_cast<Unsigned>(indices[i]) <= largest;
-  return found;
-}
-
-template <class Index>
-Order cut(const Rows<Index>& rows, i64 size, i64 blocks, i32* at, i64 first, i64 last) {
-  Order order = Order::kAscending;
-  for (i64 r = first; r < last; ++r) {
-    const Index* indices = rows.indices + r * rows.length;
-    if (!in_range(indices, rows.length, rows.limit)) return Order::kOutOfRange;
-    i64 falling = 0;
-    for (i64 k = 1; k < rows.length; ++k) falling += indices[k - 1] > indices[k];
-    if (falling) order = Order::kMixed;
-    i32* to = at + r * (blocks + 1);
-    to[0] = 0;
-    for (i64 block = 1; block <= blocks; ++block)
-      to[block] = static_cast<i32>(
-          count_below(indices, rows.length, least(block * size, rows.limit)));
-  }
-  return order;
 }
 
 template <class Index, int N, int W>
@@ -311,23 +229,6 @@ bool sum_panel(const float* panel, int width, const Rows<Index>& rows,
           panel, rows, epilogue, batch, y, stride, first, last);
   }
   return false;
-}
-
-template <class Index>
-void sum_panel_by_blocks(const float* panel, int width, const Rows<Index>& rows,
-                         const Cuts& cuts, Epilogue epilogue, i64 batch, float* y,
-                         i64 stride, i64 first, i64 last, float* sums) {
-  switch (width) {
-    case 8:
-      return sum_blocks<Index, (kLanes < 8 ? kLanes : 8), 8>(
-          panel, rows, cuts, epilogue, batch, y, stride, first, last, sums);
-    case 16:
-      return sum_blocks<Index, kLanes, 16>(panel, rows, cuts, epilogue, batch, y, stride,
-                                           first, last, sums);
-    case 32:
-      return sum_blocks<Index, kLanes, 32>(panel, rows, cuts, epilogue, batch, y, stride,
-                                           first, last, sums);
-  }
 }
 
 }  // namespace

@@ -111,7 +111,7 @@ inline float* scratch(int slot, i64 floats) {
     i64 size = 0;
     ~Buffer() { std::free(data); }
   };
-  static thread_local Buffer buffers[6];
+  static thread_local Buffer buffers[5];
   Buffer& buffer = buffers[slot];
   if (buffer.size < floats) {
     std::free(buffer.data);

@@ -32,17 +32,6 @@ struct Rows {
   i64 limit;
 };
 
-// Where the entries of rows leave the blocks that the inputs are cut into: entry
-// at[row * (blocks + 1) + block] of a row is its first one of a block, and what follows the
-// last block is padding.
-struct Cuts {
-  const i32* at;
-  i64 blocks;
-};
-
-// Of rows that are to be cut.
-enum class Order { kOutOfRange, kMixed, kAscending };
-
 // The regular part of a packed weight: offsets lie as [slices][blocks][slots][16], a
 // slice being 16 outputs and a block 32 inputs; the offset 32 is padding, which reads a
 // zero. Values of a slice lie as its offsets do, then follow those of the rest.
@@ -86,15 +75,6 @@ struct Kernels {
   bool (*panel)(const float* panel, int width, const Rows<Index>& rows,
                 Epilogue epilogue, i64 batch, float* y, i64 stride, i64 first,
                 i64 last);
-  // The cuts of rows first to last of a weight, at blocks of so many inputs, if the indices
-  // of every row ascend.
-  Order (*cut)(const Rows<Index>& rows, i64 size, i64 blocks, i32* at, i64 first,
-               i64 last);
-  // The same as panel, block by block, so that rows of the panel are found in the nearest
-  // cache; sums is memory for width numbers a row.
-  void (*panel_by_blocks)(const float* panel, int width, const Rows<Index>& rows,
-                          const Cuts& cuts, Epilogue epilogue, i64 batch, float* y,
-                          i64 stride, i64 first, i64 last, float* sums);
   // to[e] = values[positions[e]] for entries first to last of a transposed index with
   // that many entries, whose indices go up to limit.
   bool (*arrange)(const float* values, const i32* positions, const Index* indices,
