@@ -123,7 +123,7 @@ def test_product_and_gradients(implementation, kind, batch):
 
 @needs_native
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("batch", [1, 3, 4, 5, 17])
+@pytest.mark.parametrize("batch", [1, 3, 4, 5, 17, 70])
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_instruction_set(kind, batch, level, monkeypatch):
     monkeypatch.setenv("SPARSEJAX_KERNELS_INSTRUCTIONS", level)
@@ -141,7 +141,7 @@ def test_every_instruction_set(kind, batch, level, monkeypatch):
     inputs=st.integers(1, 300),
     outputs=st.integers(1, 70),
     kind=st.sampled_from([*KINDS]),
-    batch=st.integers(1, 8),
+    batch=st.integers(1, 80),
     level=st.sampled_from(LEVELS),
 )
 def test_the_kernel_at_odd_shapes(inputs, outputs, kind, batch, level):
@@ -170,9 +170,10 @@ def test_the_kernel_at_odd_shapes(inputs, outputs, kind, batch, level):
 
 @needs_native
 @pytest.mark.parametrize("kind", ["3:32", "2 slots", "only a rest"])
-def test_padding_reads_no_input(kind):
+@pytest.mark.parametrize("batch", [2, 20])
+def test_padding_reads_no_input(kind, batch):
     w = KINDS[kind](40, 20)
-    x = jnp.full((2, 40), jnp.inf).at[:, 1:].set(normal(2, 39))
+    x = jnp.full((batch, 40), jnp.inf).at[:, 1:].set(normal(batch, 39))
     kept = dataclasses.replace(w, values=jnp.ones_like(w.values)).todense()
     reads = np.asarray(kept[0] > 0)
     # What is kept of the first input is zero, and no number where it is infinite.
@@ -186,7 +187,7 @@ def test_padding_reads_no_input(kind):
 @pytest.mark.parametrize(
     ("field", "bad"), [("offsets", 33), ("offsets", 255), ("rest", 51)]
 )
-@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("batch", [1, 3, 40])
 def test_corrupt_places_only_ever_raise(level, field, bad, batch, monkeypatch):
     monkeypatch.setenv("SPARSEJAX_KERNELS_INSTRUCTIONS", level)
     w = unstructured(50, 20, slots=3) if field == "rest" else n_m_packed(50, 20, 3, 32)
@@ -196,11 +197,6 @@ def test_corrupt_places_only_ever_raise(level, field, bad, batch, monkeypatch):
     leaves = [w.values, *places.values()]
     corrupt = jax.tree.unflatten(jax.tree.structure(w), leaves)
     x = normal(batch, 50)
-    largest = 1 if not native.has_avx512() else 4 if field == "rest" else 16
-    if batch > largest:
-        # On its way to the fan-in kernels a place out of range becomes padding.
-        assert np.isfinite(matmul(x, corrupt, implementation="cpu")).all()
-        return
     with pytest.raises(jax.errors.JaxRuntimeError, match="out of range"):
         matmul(x, corrupt, implementation="cpu").block_until_ready()
 

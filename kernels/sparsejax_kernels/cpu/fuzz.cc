@@ -339,7 +339,8 @@ void planes_once(const Table& table, i64 threads) {
 template <class Index>
 void once_packed(const Table& table, i64 threads) {
   const i64 inputs = 1 + below(300), blocks = ceil_div(inputs, 32);
-  const i64 count = 1 + below(9), slots = below(33), batch = 1 + below(20);
+  const i64 count = 1 + below(9), slots = below(33);
+  const i64 batch = 1 + below(below(4) ? 20 : 100);
   const i64 depth = below(2) ? 0 : 1 + below(40), entries = blocks * slots + depth;
   const auto x = floats(batch * inputs), bias = floats(count * 16);
   const auto values = floats(count * entries * 16);

@@ -13,6 +13,8 @@ namespace {
 
 #if defined(__AVX512F__)
 
+constexpr bool kPermutes = true;
+
 // B rows of x at once, so that a weight is read once for all of them. Slots 0: any
 // number, known when it runs; the loop over few slots costs as much as its body.
 template <int B, int Slots>
@@ -121,6 +123,8 @@ bool permute_rows(const float* x, i64 stride, const Slices& slices, Epilogue epi
 }
 
 #else
+
+constexpr bool kPermutes = false;
 
 // Without such a permutation the layout is of no use, but has to be readable.
 template <int B>

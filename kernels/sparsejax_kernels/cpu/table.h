@@ -57,6 +57,9 @@ struct Rest {
   i64 limit;
 };
 
+// Rows of a panel for packed weights: those of a block, and the zeros that padding reads.
+constexpr int kRowsOfBlock = 33;
+
 // All return false where an index is out of range, and never read through it.
 template <class Index>
 struct Kernels {
@@ -75,6 +78,11 @@ struct Kernels {
   bool (*panel)(const float* panel, int width, const Rows<Index>& rows,
                 Epilogue epilogue, i64 batch, float* y, i64 stride, i64 first,
                 i64 last);
+  // y[b, o] for the outputs o of slices first to last, from a panel [blocks][33][width]
+  // and one more row of zeros; sums is memory for 16 width floats a slice.
+  bool (*packed_panel)(const float* panel, int width, const Slices& slices,
+                       const Rest<Index>& rest, Epilogue epilogue, i64 batch,
+                       float* sums, float* y, i64 stride, i64 first, i64 last);
   // to[e] = values[positions[e]] for entries first to last of a transposed index with
   // that many entries, whose indices go up to limit.
   bool (*arrange)(const float* values, const i32* positions, const Index* indices,
@@ -186,6 +194,8 @@ struct Table {
   // y[rows, columns] for one channel.
   void (*filter_plane)(const float* x, const Plane& plane, const float* taps,
                        float bias, bool relu, float* y);
+  // Whether one instruction selects from a block; without, permute is a loop.
+  bool permutes;
   // y[b][slices * 16] for a batch of 1, 2, 4 or 8 and slices first to last; rows of x
   // lie stride apart, a multiple of 16 and blocks * 32 at least.
   bool (*permute)(const float* x, i64 stride, i64 batch, const Slices& slices,

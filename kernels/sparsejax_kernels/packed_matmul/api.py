@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sparsejax_kernels import fan_in_matmul, native
-from sparsejax_kernels.choosing import LARGEST_PACKED_BATCH
+from sparsejax_kernels import fan_in_matmul
 from sparsejax_kernels.fan_in_matmul.api import product
 from sparsejax_kernels.formats import Packed
 from sparsejax_kernels.formats.packed import LANES
@@ -25,11 +24,6 @@ from sparsejax_kernels.packed_matmul import cpu
 
 __all__ = ["matmul"]
 
-# Measured on Zen 4; from there on panels of the batch are faster, unpacking included.
-LARGEST_BATCH = 16
-LARGEST_DENSE_BATCH = 64
-DENSE_SLOTS = 16
-
 
 def matmul(
     x: Float[Array, "*batch in"],
@@ -41,11 +35,12 @@ def matmul(
 ) -> Float[Array, "*batch out"]:
     """``activation(x @ w + bias)``, summed in float32 and returned in the type of x.
 
-    On CPUs with AVX-512 a packed weight has a kernel of its own, for batches up to 16
-    where it is N:M, or 64 where it has room for half of the weights, and up to 4 where
-    it has a rest. Otherwise the weight becomes a fan-in one in each call, at a cost
-    that grows with the kept weights and not with the batch. Arguments, result and
-    errors are those of `sparsejax_kernels.fan_in_matmul.matmul`.
+    On CPUs it has kernels of its own: registers are permuted for batches up to 16 where
+    the weight is N:M, up to 4 where it has a rest, if there is AVX-512; larger ones are
+    summed over panels that the nearest cache keeps. Other implementations make a fan-in
+    weight of it in each call, at a cost that grows with the kept weights and not with
+    the batch. Arguments, result and errors are those of
+    `sparsejax_kernels.fan_in_matmul.matmul`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -56,7 +51,7 @@ def matmul(
       [7.0]
     """
     name = choose(implementation, PRODUCTS, w, math.prod(x.shape[:-1]))
-    if not _has_kernel(x, w, name):
+    if jax.default_backend() != "cpu" or name != "cpu" or x.size == 0:
         return fan_in_matmul.matmul(
             x,
             w.to_fan_in(),
@@ -73,16 +68,3 @@ def matmul(
     y = run(cpu, activation, flat, w.values, (w.offsets, w.rest), None, bias)
     y = y[:, : w.out_features].astype(x.dtype)
     return y.reshape(*x.shape[:-1], w.out_features)
-
-
-def _has_kernel(x: Array, w: Packed, name: str) -> bool:
-    """Whether the packed kernel runs: on CPUs that can permute, for small batches."""
-    if jax.default_backend() != "cpu" or name != "cpu":
-        return False
-    if not native.has_avx512():
-        largest = 1
-    elif w.depth:
-        largest = LARGEST_PACKED_BATCH
-    else:
-        largest = LARGEST_DENSE_BATCH if w.slots >= DENSE_SLOTS else LARGEST_BATCH
-    return 0 < math.prod(x.shape[:-1]) <= largest
