@@ -309,7 +309,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=BATCHES)
     parser.add_argument("--backward-batches", type=int, nargs="*", default=[128])
     parser.add_argument(
-        "--n-m-batches", type=int, nargs="*", default=[1], help="2:4, 1:4, 1:8, 3:32"
+        "--n-m-batches",
+        type=int,
+        nargs="*",
+        default=[1, 64, 256],
+        help="2:4, 1:4, 1:8, 3:32",
     )
     parser.add_argument("--cold-batches", type=int, nargs="*", default=[1])
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)

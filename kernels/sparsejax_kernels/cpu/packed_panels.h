@@ -10,12 +10,11 @@ namespace {
 // Adds to tile[16][W] what a slice has slots for in some blocks; panel and values begin
 // with the first of them. Slots 0: any number, known when it runs.
 template <int N, int W, int Slots>
-void add_slots(const float* panel, const float* values, const u8* offsets,
-                      i64 blocks, i64 any_slots, bool clear, float* tile) {
+void add_slots(const float* panel, const float* values, const u8* offsets, i64 blocks,
+               i64 slots, bool clear, float* tile) {
   constexpr int V = W / N;
   // Enough sums in flight to hide the latency of a multiply-add, from as many blocks.
-  constexpr int U = V >= 4 || !Slots ? 1 : 4 / V, R = Slots ? (U + Slots - 1) / Slots : 1;
-  const i64 slots = Slots ? Slots : any_slots;
+  constexpr int U = V >= 4 ? 1 : 4 / V, R = Slots ? (U + Slots - 1) / Slots : 1;
   for (int lane = 0; lane < 16; ++lane) {
     Vector<N> sums[U][V] = {};
     if (!clear) {
@@ -25,22 +24,32 @@ void add_slots(const float* panel, const float* values, const u8* offsets,
     const float* value = values + lane;
     const u8* offset = offsets + lane;
     const float* block = panel;
-    auto add = [&](int sum) __attribute__((always_inline)) {
-#pragma GCC unroll 16
-      for (i64 q = 0; q < slots; ++q) {
-        const float* row = block + static_cast<i64>(offset[q * 16]) * W;
+    auto add = [&](i64 slot, int sum) __attribute__((always_inline)) {
+      const float* row = block + static_cast<i64>(offset[slot * 16]) * W;
 #pragma GCC unroll 8
-        for (int v = 0; v < V; ++v)
-          sums[(sum + q) % U][v] += value[q * 16] * load<N>(row + v * N);
+      for (int v = 0; v < V; ++v)
+        sums[sum][v] += value[slot * 16] * load<N>(row + v * N);
+    };
+    auto add_block = [&](int before) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+      for (int q = 0; q < Slots; ++q) add(q, (before + q) % U);
+      if (Slots == 0) {
+        i64 q = 0;
+        for (; q + U <= slots; q += U) {
+#pragma GCC unroll 4
+          for (int u = 0; u < U; ++u) add(q + u, u);
+        }
+        for (; q < slots; ++q) add(q, 0);
       }
-      value += slots * 16, offset += slots * 16, block += kRowsOfBlock * W;
+      const i64 count = Slots ? Slots : slots;
+      value += count * 16, offset += count * 16, block += kRowsOfBlock * W;
     };
     i64 b = 0;
     for (; b + R <= blocks; b += R) {
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) add(r * Slots);
+      for (int r = 0; r < R; ++r) add_block(r * Slots);
     }
-    for (; b < blocks; ++b) add(0);
+    for (; b < blocks; ++b) add_block(0);
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
       Vector<N> sum = sums[0][v];
@@ -53,8 +62,8 @@ void add_slots(const float* panel, const float* values, const u8* offsets,
 
 // Adds the rest of a slice.
 template <class Index, int N, int W>
-void add_depth(const float* panel, const float* values, const Index* inputs,
-                      i64 depth, float* tile) {
+void add_depth(const float* panel, const float* values, const Index* inputs, i64 depth,
+               float* tile) {
   constexpr int V = W / N, U = V >= 4 ? 1 : 4 / V;
   for (int lane = 0; lane < 16; ++lane) {
     Vector<N> sums[U][V] = {};
@@ -100,14 +109,8 @@ auto adding(i64 slots) {
       return add_slots<N, W, 3>;
     case 4:
       return add_slots<N, W, 4>;
-    case 5:
-      return add_slots<N, W, 5>;
-    case 6:
-      return add_slots<N, W, 6>;
     case 8:
       return add_slots<N, W, 8>;
-    case 16:
-      return add_slots<N, W, 16>;
   }
   return add_slots<N, W, 0>;
 }
