@@ -75,9 +75,12 @@ def random_n_m(inputs: int, outputs: int, n: int, m: int) -> Packed:
 
 
 def contenders(
-    w: Block | FanIn | Packed, batch: int, op: str
+    w: Block | FanIn | Packed, batch: int, op: str, *, packs: bool = True
 ) -> dict[str, Callable[[], object]]:
-    """Functions that run one product each, all with the same numbers."""
+    """Functions that run one product each, all with the same numbers.
+
+    With ``packs`` fan-in weights are packed for a forward product if that pays.
+    """
     generator = np.random.default_rng(1)
     inputs, outputs = w.shape
     x = jnp.asarray(generator.standard_normal((batch, inputs)), jnp.float32)
@@ -114,11 +117,11 @@ def contenders(
                 for i in range(COLD_LAYERS)
             ]
         densely = [layer.todense() for layer in layers]
-        if pays_to_pack(batch, sum(layer.nbytes for layer in layers)):
-            layers = [
-                Packed.from_fan_in(layer) if isinstance(layer, FanIn) else layer
-                for layer in layers
-            ]
+        if isinstance(w, FanIn):
+            layers = [dataclasses.replace(layer, transposed=None) for layer in layers]
+            read = sum(layer.nbytes for layer in layers)
+            if packs and pays_to_pack(batch, read):
+                layers = [Packed.from_fan_in(layer) for layer in layers]
 
         def through(product, weights):
             return jax.jit(lambda x: [product(x, weight) for weight in weights])

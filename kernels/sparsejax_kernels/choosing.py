@@ -35,9 +35,9 @@ DEFAULTS: dict[str, Limits] = {
 """Format -> (batch up to, density up to) where the native product beats XLA's dense.
 
 Measured by ``python -m sparsejax_kernels.tune`` on two cores of an AMD EPYC with
-AVX-512, float32; the smaller value of 3072x768 and 768x3072, weights packed where that
-pays. At these densities both take about as long; below them the compressed product is
-the faster one.
+AVX-512, float32; the smaller value of 3072x768 and 768x3072. At these densities both
+take about as long; below them the compressed product is the faster one. What holds for
+N:32 weights, packed, holds for any where `pays_to_pack` says so.
 """
 FALLBACK: dict[str, Limits] = dict.fromkeys(DEFAULTS, ((1, 0.1), (math.inf, 0.0)))
 """The same without native kernels: gathering at batch 1 is all that pays."""
@@ -120,9 +120,16 @@ def explain(w: Any, batch: int) -> str:
     """
     inputs, outputs = w.shape
     kind = type(w).__name__
-    unpacked = kind == "FanIn" and pays_to_pack(batch, w.nbytes)
-    # A weight with a rest has no pattern, and what holds for those holds for it.
-    limit = largest_density(batch, "FanIn" if getattr(w, "depth", 0) else kind)
+    read = w.values.nbytes + w.indices.nbytes if kind == "FanIn" else w.nbytes
+    packs = pays_to_pack(batch, read)
+    to_be_packed = kind == "FanIn" and packs
+    if to_be_packed:
+        limit = largest_density(batch, "Packed")
+    elif kind == "Packed" and w.depth and not packs:
+        # Without a pattern it is no faster than it was unpacked.
+        limit = largest_density(batch, "FanIn")
+    else:
+        limit = largest_density(batch, kind)
     density = float(w.density)
     what = f"{kind} {inputs}x{outputs}, {100 * density:.3g} % dense, batch {batch}"
     if measured_on_gpu(w, batch):
@@ -132,17 +139,18 @@ def explain(w: Any, batch: int) -> str:
     else:
         how = f"XLA's own operations instead of a native kernel ({_why_not()})"
     _, source = _limits()
-    if unpacked:
-        how += f"; packed, as by sparsejax.compress(..., batch={batch}), it is"
-    else:
-        how += ";"
     if density <= limit:
+        packed = (
+            f" packed, as by sparsejax.compress(..., batch={batch}), it is"
+            if to_be_packed
+            else ""
+        )
         return (
-            f"{what}: {how} faster than dense up to {100 * limit:g} % at this batch "
-            f"({source})"
+            f"{what}: {how};{packed} faster than dense up to {100 * limit:g} % at this "
+            f"batch ({source})"
         )
     return (
-        f"{what}: {how} but a dense weight is faster above {100 * limit:g} % at this "
+        f"{what}: {how}; but a dense weight is faster above {100 * limit:g} % at this "
         f"batch ({source}); keep the layer dense (sparsejax.compress(..., batch=...) "
         "does)"
     )

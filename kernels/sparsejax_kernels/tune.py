@@ -51,7 +51,7 @@ def measure(kind: str, batch: int, shape: tuple[int, int], seconds: float) -> fl
             w, op = random_blocks(inputs, outputs, 1 - density), BLOCK
         else:
             w, op = random_n_m(inputs, outputs, round(32 * density), 32), N_M
-        runs = contenders(w, batch, op)
+        runs = contenders(w, batch, op, packs=False)
         times = interleaved(
             {name: runs[name] for name in (DENSE, OURS)}, seconds=seconds
         )

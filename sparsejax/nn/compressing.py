@@ -62,8 +62,8 @@ def compress(
     """A copy of a model whose masked linear layers are stored and run compressed.
 
     Every `nnx.Linear` with a masked kernel is replaced: by a `BlockLinear` where its
-    mask has whole blocks of 32x32, 16x16 or 8x8; by an `NMLinear`, packed for small
-    batches, where it is 2:4, 1:4, 1:8 or N:32 with as many weights as that allows (and
+    mask has whole blocks of 32x32, 16x16 or 8x8; by an `NMLinear`, packed on CPUs,
+    where it is 2:4, 1:4, 1:8 or N:32 with as many weights as that allows (and
     it is not to be trained); else by a `FanInLinear`, which any mask fits. Every
     `nnx.Conv` with 1x1 kernels is replaced by a `FanInPointwise`. The function stays
     the same, to rounding. Kept weights that are zero stay kept. All other layers stay
@@ -167,7 +167,9 @@ def compress(
         elif mask is not None and not bool(mask.all()):
             weights[path] = _weight(layer, mask, trainable)
     if batch is not None:
-        weights = _for_batch(layers, weights, batch)
+        before = [layers[path].kernel for path in (*made, *weights)]
+        elsewhere = _bytes(copy) + _bytes(made) - _bytes(before)
+        weights = _for_batch(layers, weights, batch, elsewhere)
     for path, weight in weights.items():
         made[path] = replacement(layers[path], weight, **options(path))
     if not masked:
@@ -279,24 +281,41 @@ def _weight(layer: Any, mask: Bool[Array, "..."], trainable: bool = False) -> An
 
 
 def _for_batch(
-    layers: dict[str, Any], weights: dict[str, Any], batch: int
+    layers: dict[str, Any], weights: dict[str, Any], batch: int, elsewhere: int
 ) -> dict[str, Any]:
-    """The weights as they are fastest at a batch, without those that are so densely."""
-    faster = {
-        path: weight
+    """The weights as they are fastest at a batch, without those that are so densely.
+
+    Args:
+      elsewhere: bytes of what else the model reads.
+    """
+    packable = {
+        path
         for path, weight in weights.items()
-        if weight.density <= largest_density(batch, type(weight).__name__)
-    }
-    if not pays_to_pack(batch, sum(weight.nbytes for weight in faster.values())):
-        return faster
-    packed = {
-        path: Packed.from_fan_in(weight)
-        for path, weight in faster.items()
         if isinstance(layers[path], nnx.Linear)
         and isinstance(weight, FanIn)
         and weight.transposed is None
     }
-    return faster | packed
+
+    def faster(packed):
+        found = {}
+        for path, weight in weights.items():
+            kind = Packed if path in packed else type(weight)
+            if weight.density <= largest_density(batch, kind.__name__):
+                found[path] = weight
+        return found
+
+    found = faster(packable)
+    dense = [layers[path].kernel for path in weights if path not in found]
+    if not pays_to_pack(batch, elsewhere + _bytes([found, dense])):
+        return faster(())
+    return {
+        path: Packed.from_fan_in(weight) if path in packable else weight
+        for path, weight in found.items()
+    }
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def _is_full(mask: np.ndarray, n: int, m: int) -> bool:

@@ -50,6 +50,7 @@ def test_explains_by_density_and_batch():
     packed = "packed, as by sparsejax.compress(..., batch=1), it is" in explain(w, 1)
     assert packed == native.has_avx512() == choosing.pays_to_pack(1, 999)
     assert "packed, as" not in explain(w, 8)
+    assert "kernel; but a dense weight" in explain(weight(0.99), 1)
     # Without a pattern, packed or not.
     assert "Packed 40x30" in explain(Packed.from_fan_in(w), 8)
     limit = f"up to {100 * largest_density(8):g} %"

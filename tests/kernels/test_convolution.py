@@ -34,7 +34,8 @@ def normal(*shape, seed=0):
 
 def case(name, batch=2, density=0.3):
     (height, width, channels, outputs), size, strides, padding = CASES[name]
-    w = FanIn.fromdense(*layer(size[0] * size[1] * channels, outputs, density))
+    weights, mask = layer(size[0] * size[1] * channels, outputs, density)
+    w = FanIn.fromdense(weights, mask | (density == 1))
     options = {"kernel_size": size, "strides": strides, "padding": padding}
     return normal(batch, height, width, channels, seed=1), w, options
 

@@ -231,7 +231,9 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match=r"\(2, 2 \* slots \+ depth, 16\), \(2, 2, sl"):
         dataclasses.replace(packed, out_features=17)
     offsets = packed.offsets.at[0, 1, 0, 0].set(33)
-    with pytest.raises(ValueError, match=r"offsets\[0, 1, 0, 0\] is 33.* 0 to 32"):
+    with pytest.raises(
+        ValueError, match=r"offsets\[0, 1, 0, 0\] is 33.* 0 to 32.*from_fan_in"
+    ):
         dataclasses.replace(packed, offsets=offsets)
     with pytest.raises(ValueError, match="integer"):
         dataclasses.replace(packed, offsets=packed.offsets.astype(jnp.float32))

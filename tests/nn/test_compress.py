@@ -24,6 +24,14 @@ from sparsejax.nn import (
 )
 from sparsejax.nn.compressing import replacement
 
+needs_native = pytest.mark.skipif(not native.available(), reason="no native kernels")
+
+
+@pytest.fixture(autouse=True)
+def nothing_measured(tmp_path, monkeypatch):
+    """A machine on which the defaults hold."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
 
 def sparse(model, sparsity=0.75, **options):
     """The model with exact zeros, and the state whose masks say where."""
@@ -294,6 +302,7 @@ def test_compress_leaves_dense_what_is_faster_dense():
     )
 
 
+@needs_native
 @pytest.mark.parametrize("batch", [1, 9])
 def test_layers_for_small_batches_are_packed_where_that_is_faster(tmp_path, batch):
     model, state = perceptron(sparsity={"hidden.*/kernel": 0.8})
@@ -312,8 +321,13 @@ def test_layers_for_small_batches_are_packed_where_that_is_faster(tmp_path, batc
     assert isinstance(trained.hidden0.weight, FanIn)
 
 
+@needs_native
 def test_weights_that_no_cache_keeps_are_not_packed(monkeypatch):
-    model, state = perceptron(sparsity={"hidden.*/kernel": 0.8})
-    monkeypatch.setattr("sparsejax_kernels.choosing.LARGEST_PACKED_BYTES", 999)
-    fast = sj.compress(model, state, batch=1)
-    assert isinstance(fast.hidden0.weight, FanIn)
+    model, state = perceptron(sparsity={"hidden0/kernel": 0.8})
+    read = sum(leaf.nbytes for leaf in jax.tree.leaves(sj.compress(model, state)))
+    for limit in (read - 1, read):
+        monkeypatch.setattr("sparsejax_kernels.choosing.LARGEST_PACKED_BYTES", limit)
+        fast = sj.compress(model, state, batch=1)
+        # The layers that stay dense are read as well.
+        packed = limit == read and native.has_avx512()
+        assert isinstance(fast.hidden0.weight, Packed) == packed

@@ -13,7 +13,6 @@
 namespace sparsejax_kernels {
 
 extern const Table avx512_table = {
-    kWidest,
     {gather<u16>, collect<u16>, add_rest<u16>, sum_panel<u16>, packed_panel<u16>,
      arrange<u16>, sample<u16>, sum_pixels<u16>},
     {gather<i32>, collect<i32>, add_rest<i32>, sum_panel<i32>, packed_panel<i32>,

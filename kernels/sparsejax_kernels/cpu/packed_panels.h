@@ -7,6 +7,17 @@
 namespace sparsejax_kernels {
 namespace {
 
+template <int N, int U, int V>
+INLINE void store_sums(const Vector<N> (*sums)[V], float* to) {
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) {
+    Vector<N> sum = sums[0][v];
+#pragma GCC unroll 4
+    for (int u = 1; u < U; ++u) sum += sums[u][v];
+    store<N>(to + v * N, sum);
+  }
+}
+
 // Adds to tile[16][W] what a slice has slots for in some blocks; panel and values begin
 // with the first of them. Slots 0: any number, known when it runs.
 template <int N, int W, int Slots>
@@ -50,13 +61,7 @@ void add_slots(const float* panel, const float* values, const u8* offsets, i64 b
       for (int r = 0; r < R; ++r) add_block(r * Slots);
     }
     for (; b < blocks; ++b) add_block(0);
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) {
-      Vector<N> sum = sums[0][v];
-#pragma GCC unroll 4
-      for (int u = 1; u < U; ++u) sum += sums[u][v];
-      store<N>(tile + lane * W + v * N, sum);
-    }
+    store_sums<N, U, V>(sums, tile + lane * W);
   }
 }
 
@@ -82,13 +87,7 @@ void add_depth(const float* panel, const float* values, const Index* inputs, i64
       for (int u = 0; u < U; ++u) add(d + u, u);
     }
     for (; d < depth; ++d) add(d, 0);
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) {
-      Vector<N> sum = sums[0][v];
-#pragma GCC unroll 4
-      for (int u = 1; u < U; ++u) sum += sums[u][v];
-      store<N>(tile + lane * W + v * N, sum);
-    }
+    store_sums<N, U, V>(sums, tile + lane * W);
   }
 }
 
@@ -137,9 +136,10 @@ bool sum_slices(const float* panel, const Slices& slices, const Rest<Index>& res
       if (!final) continue;
       if (rest.depth) {
         const Index* inputs = rest.inputs + s * rest.depth * 16;
-        if (!in_range(inputs, rest.depth * 16, rest.limit)) return false;
-        add_depth<Index, N, W>(panel, rest.values + s * rest.stride, inputs, rest.depth,
-                               tile);
+        const i64 count = without_padding(inputs, rest.depth * 16, rest.limit);
+        const i64 depth = (count + 15) / 16;
+        if (!in_range(inputs, depth * 16, rest.limit)) return false;
+        add_depth<Index, N, W>(panel, rest.values + s * rest.stride, inputs, depth, tile);
       }
       if (epilogue.bias || epilogue.relu) {
         for (int lane = 0; lane < 16; ++lane) {

@@ -1,4 +1,4 @@
-// Sums over rows of a panel: the product at batch 5 and above, and the gradient to x.
+// Sums over rows of a panel: the product at batch 3 and above, and the gradient to x.
 #ifndef SPARSEJAX_KERNELS_PANELS_H_
 #define SPARSEJAX_KERNELS_PANELS_H_
 
@@ -181,8 +181,8 @@ bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
       for (; e + U <= to; e += U) {
 #pragma GCC unroll 8
         for (int u = 0; u < U; ++u) {
-          if (U >= 4 && u % 4 == 0) four_indices(rows.indices + e + u, at);
-          add(e + u, U >= 4 ? at[u % 4] : rows.indices[e + u], sums[u]);
+          if (U == 4 && u == 0) four_indices(rows.indices + e, at);
+          add(e + u, U == 4 ? at[u] : rows.indices[e + u], sums[u]);
         }
       }
       for (; e < to; ++e) add(e, rows.indices[e], sums[0]);

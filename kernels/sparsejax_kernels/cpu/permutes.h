@@ -1,4 +1,5 @@
-// The product with packed N:M weights: a register permutation selects the inputs.
+// The product with packed weights at small batches: a register permutation selects the
+// inputs.
 #ifndef SPARSEJAX_KERNELS_PERMUTES_H_
 #define SPARSEJAX_KERNELS_PERMUTES_H_
 
@@ -126,7 +127,7 @@ bool permute_rows(const float* x, i64 stride, const Slices& slices, Epilogue epi
 
 constexpr bool kPermutes = false;
 
-// Without such a permutation the layout is of no use, but has to be readable.
+// Without such a permutation: for a single row of x, where a panel would be empty.
 template <int B>
 bool permute_rows(const float* x, i64 stride, const Slices& slices, Epilogue epilogue,
                   float* y, i64 first, i64 last) {

@@ -165,8 +165,6 @@ struct Products {
 };
 
 struct Table {
-  // The widest panel that its registers hold sums for.
-  int widest;
   Kernels<u16> small;
   Kernels<i32> large;
   // x[batch, columns] -> panel[column][width], zeros from batch up to width.

@@ -122,7 +122,13 @@ def index_dtype(largest: int) -> np.dtype:
     raise ValueError(f"an index up to {largest} does not fit int32; split the layer")
 
 
-def check_range(owner: str, field: str, array: Any, largest: int) -> None:
+def check_range(
+    owner: str,
+    field: str,
+    array: Any,
+    largest: int,
+    builder: str = "fromdense(weights, mask)",
+) -> None:
     """Raises where a concrete integer array leaves 0 to ``largest``.
 
     Raises:
@@ -136,5 +142,5 @@ def check_range(owner: str, field: str, array: Any, largest: int) -> None:
         place = tuple(int(axis) for axis in np.argwhere(wrong)[0])
         raise ValueError(
             f"{owner}.{field}{list(place)} is {numbers[place]}, outside of 0 to "
-            f"{largest}; build it by `{owner}.fromdense(weights, mask)`"
+            f"{largest}; build it by `{owner}.{builder}`"
         )

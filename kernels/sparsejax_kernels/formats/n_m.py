@@ -129,7 +129,7 @@ class NM(CompressedWeight):
         )
 
     def packed(self) -> Packed:
-        """The same weight in the layout that is fastest at small batches.
+        """The same weight in the layout that is fastest on CPUs.
 
         It is a copy with values of its own; call it once, after training or before.
 

@@ -1,4 +1,4 @@
-"""Packed weights: those of 16 outputs side by side, for register permutations."""
+"""Packed weights: those of 16 outputs side by side, cut at blocks of 32 inputs."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Packed(CompressedWeight):
                 raise ValueError(
                     f"Packed.{field} is {places.dtype}; it has to be an integer type"
                 )
-            check_range("Packed", field, places, largest)
+            check_range("Packed", field, places, largest, "from_fan_in(w)")
 
     @classmethod
     def from_fan_in(cls, w: FanIn, *, slots: int | None = None) -> Packed:

@@ -38,8 +38,8 @@ def matmul(
     Hopper a `TwoFour` weight is multiplied on sparse tensor cores by "pallas_gpu", if x
     and the weight are bfloat16; that kernel was compiled and its data checked, but it
     never ran on a device yet. Otherwise the weight becomes a fan-in one in each call,
-    at a cost that grows with the kept weights and not with the batch; for small batches
-    on CPUs pack it before (`NM.packed`). Arguments, result and errors are those of
+    at a cost that grows with the kept weights and not with the batch; on CPUs pack it
+    before (`NM.packed`). Arguments, result and errors are those of
     `sparsejax_kernels.fan_in_matmul.matmul`.
 
     Example:

@@ -35,12 +35,12 @@ def matmul(
 ) -> Float[Array, "*batch out"]:
     """``activation(x @ w + bias)``, summed in float32 and returned in the type of x.
 
-    On CPUs it has kernels of its own: registers are permuted for batches up to 16 where
-    the weight is N:M, up to 4 where it has a rest, if there is AVX-512; larger ones are
-    summed over panels that the nearest cache keeps. Other implementations make a fan-in
-    weight of it in each call, at a cost that grows with the kept weights and not with
-    the batch. Arguments, result and errors are those of
-    `sparsejax_kernels.fan_in_matmul.matmul`.
+    On CPUs it has kernels of its own. With AVX-512 registers are permuted for batches
+    up to 4 where the weight has a rest, up to 8 where it is N:M, 16 from eight slots
+    on; larger batches are summed over panels whose blocks the nearest cache keeps.
+    Other implementations make a fan-in weight of it in each call, at a cost that grows
+    with the kept weights and not with the batch. Arguments, result and errors are those
+    of `sparsejax_kernels.fan_in_matmul.matmul`.
 
     Example:
       >>> import jax.numpy as jnp
