@@ -28,8 +28,8 @@ __all__ = [
 Limits = tuple[tuple[float, float], ...]
 
 DEFAULTS: dict[str, Limits] = {
-    "FanIn": ((1, 0.97), (8, 0.69), (64, 0.47), (math.inf, 0.41)),
-    "Packed": ((1, 0.97), (8, 0.88), (64, 0.62), (math.inf, 0.38)),
+    "FanIn": ((1, 0.41), (8, 0.63), (64, 0.53), (math.inf, 0.44)),
+    "Packed": ((1, 0.97), (8, 0.97), (64, 0.72), (math.inf, 0.59)),
     "Block": ((1, 0.72), (math.inf, 0.97)),
 }
 """Format -> (batch up to, density up to) where the native product beats XLA's dense.
