@@ -109,19 +109,17 @@ def contenders(
         }
     else:
         layers = [w]
-        if op == COLD:
-            assert isinstance(w, FanIn)
+        if isinstance(w, FanIn):
             # Other layers in other memory.
+            count = COLD_LAYERS if op == COLD else 1
             layers = [
                 FanIn(jnp.roll(w.values, i, 0), jnp.roll(w.indices, i, 0), inputs)
-                for i in range(COLD_LAYERS)
+                for i in range(count)
             ]
-        densely = [layer.todense() for layer in layers]
-        if isinstance(w, FanIn):
-            layers = [dataclasses.replace(layer, transposed=None) for layer in layers]
             read = sum(layer.nbytes for layer in layers)
             if packs and pays_to_pack(batch, read):
                 layers = [Packed.from_fan_in(layer) for layer in layers]
+        densely = [layer.todense() for layer in layers]
 
         def through(product, weights):
             return jax.jit(lambda x: [product(x, weight) for weight in weights])
