@@ -63,10 +63,10 @@ def compress(
 
     Every `nnx.Linear` with a masked kernel is replaced: by a `BlockLinear` where its
     mask has whole blocks of 32x32, 16x16 or 8x8; by an `NMLinear`, packed on CPUs,
-    where it is 2:4, 1:4, 1:8 or N:32 with as many weights as that allows (and
-    it is not to be trained); else by a `FanInLinear`, which any mask fits. Every
-    `nnx.Conv` with 1x1 kernels is replaced by a `FanInPointwise`. The function stays
-    the same, to rounding. Kept weights that are zero stay kept. All other layers stay
+    where it is 2:4, 1:4, 1:8 or N:32 with as many weights as that allows (and it is not
+    to be trained); else by a `FanInLinear`, which any mask fits. Every `nnx.Conv` with
+    1x1 kernels is replaced by a `FanInPointwise`. The function stays the same, to
+    rounding. Kept weights that are zero stay kept. All other layers stay
     as they are, those whose masks keep every weight, too.
 
     With ``inference`` a whole network of convolutions becomes one that only predicts:
@@ -83,10 +83,11 @@ def compress(
       trainable: whether to store the transposed index that a backward pass needs, six
         to eight bytes a weight; without it every backward pass makes its own.
       batch: rows that are multiplied at once; layers for which a dense product is
-        faster at this batch then stay dense (`sparsejax_kernels.largest_density`), and
-        up to 4 rows on a CPU with AVX-512 the others are packed if all of them fit its
-        caches, in which order they are about twice as fast (`sparsejax_kernels.Packed`;
-        larger batches then run slower). Default: every masked layer is compressed.
+        faster at this batch then stay dense (`sparsejax_kernels.largest_density`). For
+        up to 4 rows on a CPU with AVX-512, and if all that the model reads fits the
+        caches, linear layers are packed (`sparsejax_kernels.Packed`), in which order
+        they are about twice as fast, and somewhat slower at larger batches. Default:
+        every masked layer is compressed.
       inputs: real data that the model is called with, as ``model(inputs)``. Neurons
         without any input, such as those that `sparsejax.srigl` ablates, and neurons
         that nothing reads are then removed, from their layer, from biases and

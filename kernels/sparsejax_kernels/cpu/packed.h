@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "batches.h"
 #include "fan_in.h"
 
 namespace sparsejax_kernels {

@@ -22,6 +22,11 @@ namespace sparsejax_kernels {
 
 constexpr i64 kMostThreads = 64;
 
+// Below this many multiply-adds waking another thread costs more than it brings.
+constexpr i64 kWorthAThread = 60000;
+
+inline i64 ceil_div(i64 a, i64 b) { return (a + b - 1) / b; }
+
 // The processor that the thread runs on, -1 where that is not known.
 inline int this_processor() {
 #if defined(__linux__)
