@@ -90,7 +90,7 @@ def largest_density(batch: int, kind: str = "FanIn") -> float:
       ValueError: if ``batch`` is not positive, or no format has this name.
 
     Example:
-      >>> 0 <= largest_density(256) <= largest_density(1) <= 1
+      >>> 0 <= largest_density(256) < 1
       True
     """
     if batch < 1:
