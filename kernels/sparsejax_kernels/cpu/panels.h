@@ -157,12 +157,17 @@ bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
   constexpr int V = W / N;
   // Enough sums in flight to hide the latency of a multiply-add.
   constexpr int U = V >= 8 ? 1 : V >= 4 ? 2 : 4;
-  alignas(64) float tile[N * W];
-  for (i64 group = first; group < last; group += N) {
-    const i64 count = least(N, last - group);
-    const i64 begin = group * rows.length;
-    if (!Transposed && !in_range(rows.indices + begin, count * rows.length, rows.limit))
-      return false;
+  constexpr int kTile = 16;
+  alignas(64) float tile[kTile * W];
+  i64 checked = first;
+  for (i64 group = first; group < last; group += kTile) {
+    const i64 count = least(kTile, last - group), begin = group * rows.length;
+    if (!Transposed && group == checked) {
+      // Of short rows many at once, since the end of a check takes time, too.
+      checked = least(last, group + kTile * (1 + 256 / (rows.length + 1)));
+      if (!in_range(rows.indices + begin, (checked - group) * rows.length, rows.limit))
+        return false;
+    }
     for (i64 r = 0; r < count; ++r) {
       const i64 from = Transposed ? rows.starts[group + r] : begin + r * rows.length;
       const i64 to = Transposed
@@ -196,7 +201,8 @@ bool sum_rows(const float* panel, const Rows<Index>& rows, Epilogue epilogue,
         store<N>(tile + r * W + v * N, sum);
       }
     }
-    unpack<N, W>(tile, count, batch, y + group, stride);
+    for (i64 r = 0; r < count; r += N)
+      unpack<N, W>(tile + r * W, least(N, count - r), batch, y + group + r, stride);
   }
   return true;
 }
