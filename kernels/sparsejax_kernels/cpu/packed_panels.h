@@ -118,8 +118,9 @@ template <class Index, int N, int W>
 bool sum_slices(const float* panel, const Slices& slices, const Rest<Index>& rest,
                 Epilogue epilogue, i64 batch, float* sums, float* y, i64 stride,
                 i64 first, i64 last) {
-  // Of as many blocks as the first cache keeps, all slices take what they need.
-  constexpr i64 kBlocks = 128 / W;
+  // Of the blocks that the first cache keeps, all slices take what they need. In wide
+  // panels it keeps fewer, but sums would be read and written again too often.
+  constexpr i64 kBlocks = W <= 32 ? 128 / W : 4;
   const i64 slots = slices.slots, blocks = slots ? slices.blocks : 0;
   const auto add = adding<N, W>(slots);
   i64 block = 0;
@@ -172,6 +173,9 @@ bool packed_panel(const float* panel, int width, const Slices& slices,
     case 32:
       return sum_slices<Index, kLanes, 32>(panel, slices, rest, epilogue, batch, sums,
                                            y, stride, first, last);
+    case 64:
+      return sum_slices<Index, kLanes, kWidest>(panel, slices, rest, epilogue, batch,
+                                                sums, y, stride, first, last);
   }
   return false;
 }
