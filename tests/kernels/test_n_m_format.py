@@ -1,12 +1,10 @@
 """The N:M format and its product: round trips, validation, the dense product."""
 
-import dataclasses
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sparsejax_kernels import NM, matmul, native
+from sparsejax_kernels import NM, native
+from weights import check_product_and_gradients
 
 NATIVE = native.available()
 PALLAS = ["pallas_gpu", "pallas_tpu"]
@@ -52,21 +50,7 @@ def test_product_and_gradients(implementation, pattern, batch):
     w = NM.fromdense(*n_m_layer(61, 9, n, m), n=n, m=m)
     generator = np.random.default_rng(1)
     x = jnp.asarray(generator.standard_normal((batch, 61)), jnp.float32)
-
-    def sparse(x, values):
-        one = dataclasses.replace(w, values=values)
-        return jnp.sin(matmul(x, one, implementation=implementation))
-
-    def dense(x, values):
-        return jnp.sin(x @ dataclasses.replace(w, values=values).todense())
-
-    np.testing.assert_allclose(sparse(x, w.values), dense(x, w.values), atol=1e-5)
-    found, expected = (
-        jax.jit(jax.grad(lambda *a, f=f: f(*a).sum(), (0, 1)))(x, w.values)
-        for f in (sparse, dense)
-    )
-    for gradient, wanted in zip(found, expected, strict=True):
-        np.testing.assert_allclose(gradient, wanted, atol=3e-5)
+    check_product_and_gradients(w, x, implementation)
 
 
 @pytest.mark.usefixtures("any_type")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparsejax_kernels import NM, FanIn, Packed, matmul, native
 from test_n_m_format import PATTERNS, n_m_layer
-from weights import layer
+from weights import check_product_and_gradients, layer
 
 NATIVE = native.available()
 needs_native = pytest.mark.skipif(not NATIVE, reason="no native kernels")
@@ -102,23 +102,7 @@ def test_the_number_of_slots_follows_the_weights():
 @pytest.mark.parametrize("kind", ["3:32", "2 slots"])
 @pytest.mark.parametrize("batch", [1, 40])
 def test_product_and_gradients(implementation, kind, batch):
-    w = KINDS[kind](61, 9)
-    x = normal(batch, 61)
-
-    def sparse(x, values):
-        one = dataclasses.replace(w, values=values)
-        return jnp.sin(matmul(x, one, implementation=implementation))
-
-    def dense(x, values):
-        return jnp.sin(x @ dataclasses.replace(w, values=values).todense())
-
-    np.testing.assert_allclose(sparse(x, w.values), dense(x, w.values), atol=1e-5)
-    found, expected = (
-        jax.jit(jax.grad(lambda *a, f=f: f(*a).sum(), (0, 1)))(x, w.values)
-        for f in (sparse, dense)
-    )
-    for gradient, wanted in zip(found, expected, strict=True):
-        np.testing.assert_allclose(gradient, wanted, atol=3e-5)
+    check_product_and_gradients(KINDS[kind](61, 9), normal(batch, 61), implementation)
 
 
 @needs_native
