@@ -56,7 +56,7 @@ def test_round_trip_of_groups(pattern):
     assert packed.dtype == jnp.bfloat16 and packed.density == w.density
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     inputs=st.integers(1, 200),
     outputs=st.integers(1, 40),
