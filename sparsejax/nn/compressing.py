@@ -66,8 +66,8 @@ def compress(
     where it is 2:4, 1:4, 1:8 or N:32 with as many weights as that allows (and it is not
     to be trained); else by a `FanInLinear`, which any mask fits. Every `nnx.Conv` with
     1x1 kernels is replaced by a `FanInPointwise`. The function stays the same, to
-    rounding. Kept weights that are zero stay kept. All other layers stay
-    as they are, those whose masks keep every weight, too.
+    rounding. Kept weights that are zero stay kept. All other layers stay as they are,
+    those whose masks keep every weight, too.
 
     With ``inference`` a whole network of convolutions becomes one that only predicts:
     its normalisations by stored statistics become part of the layers before them, the
@@ -86,7 +86,8 @@ def compress(
         faster at this batch then stay dense (`sparsejax_kernels.largest_density`). For
         up to 4 rows on a CPU with AVX-512, and if all that the model reads fits the
         caches, linear layers are packed (`sparsejax_kernels.Packed`), in which order
-        they are about twice as fast, and somewhat slower at larger batches. Default:
+        they are about twice as fast, and somewhat slower at larger batches; one of
+        whose weights none is left for the rest is then an `NMLinear`, of N:32. Default:
         every masked layer is compressed.
       inputs: real data that the model is called with, as ``model(inputs)``. Neurons
         without any input, such as those that `sparsejax.srigl` ablates, and neurons

@@ -93,7 +93,10 @@ class FanInLinear(CompressedLinear):
 
 
 class NMLinear(CompressedLinear):
-    """A linear layer of which every M inputs keep N weights; see `CompressedLinear`."""
+    """A linear layer whose outputs keep at most N weights of every M inputs.
+
+    See `CompressedLinear`.
+    """
 
 
 class BlockLinear(CompressedLinear):

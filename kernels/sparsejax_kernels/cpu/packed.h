@@ -25,7 +25,7 @@ bool multiply_packed_by_panels(const Table& table, xla::ffi::ThreadPool& pool,
   const i64 entries = outputs * (slices.blocks * slices.slots + rest.depth);
   i64 threads = std::max<i64>(1, pool.num_threads());
   if (entries * batch < kWorthAThread) threads = 1;
-  // By blocks a wide panel may leave the second cache; other registers are too few.
+  // Block by block a panel may outgrow the second cache. AVX2 lacks the registers.
   const bool wide = table.permutes && batch >= 64 * threads;
   const int width = wide ? 64 : width_of_panels(batch, threads);
   const i64 rows = slices.blocks * kRowsOfBlock + 1;
